@@ -1,4 +1,4 @@
-"""How Sphinx builds this documentation: `sphinx-build -W -n --keep-going docs site`."""
+"""Sphinx configuration of this documentation: `sphinx-build -W -n --keep-going docs site`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ release = pytest_comfyload.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "declared"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["deflist"]
-# Docstrings are written with the backticks of Markdown; options have two dashes, which are no dash of typography.
+# Docstrings use the backticks of Markdown; the two dashes of options are not typographic dashes.
 default_role = "code"
 smartquotes = False
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
-# Tests get objects of the public classes; they do not make them.
+# Tests receive objects of the public classes; they do not construct them.
 autodoc_class_signature = "separated"
 python_use_unqualified_type_names = True
-# What the API's signatures name and these pages do not describe: types of the standard library, and our internal ones.
+# Types in the API's signatures that these pages do not describe: those of the standard library, and internal ones.
 nitpick_ignore_regex = [("py:.*", r"(?!pytest_comfyload\.[^.]+$).*")]
 
 html_theme = "furo"

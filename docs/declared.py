@@ -1,4 +1,4 @@
-"""The directive `declared`: what the code declares once, as the pages of the reference.
+"""The `declared` directive: reference pages generated from what the code declares.
 
     ```{declared} metrics
     ```
@@ -40,10 +40,10 @@ __all__ = ["OBJECTS", "RETURNED", "command_options", "plugin_options", "setup"]
 
 Lines = Iterator[str]
 
-# What stands in a page, and what it is called there: `{argument}` and `{metric}` are directives and roles.
+# The object types and their display names: `{argument}` and `{metric}` are directives and roles.
 OBJECTS: Mapping[str, str] = {"argument": "scenario argument", "metric": "metric"}
 
-# What the public classes return, and users call further: module and name.
+# Classes that the public classes return and users call methods of: module and name.
 RETURNED = (
     ("metrics.distribution", "Distribution"),
     ("metrics.metric", "Metric"),
@@ -56,7 +56,7 @@ RETURNED = (
 
 
 def plugin_options() -> dict[str, dict[str, Any]]:
-    """Return what the plugin declares to pytest: by option, the arguments of `addoption`."""
+    """Return the options that the plugin declares to pytest: by name, the arguments of `addoption`."""
     declared: dict[str, dict[str, Any]] = {}
 
     class Recorder:
@@ -74,7 +74,7 @@ def plugin_options() -> dict[str, dict[str, Any]]:
 
 
 def command_options() -> dict[str, dict[str, str]]:
-    """Return the commands of `comfyload`: by name, the arguments and options as `--help` has them."""
+    """Return the commands of `comfyload`: by name, the arguments and options as `--help` shows them."""
     group: Any = typer.main.get_command(commands_app)
     declared = {name: dict(_help_records(name, command)) for name, command in sorted(group.commands.items())}
     declared["simulate"] = dict(_simulate_options())
@@ -218,7 +218,7 @@ def _words(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return a help text as Markdown: what stands in backticks as it is, options as code, nothing as markup."""
+    """Return a help text as Markdown: text in backticks unchanged, options as code, all other markup escaped."""
     parts = text.split("`")
     plain = (
         re.sub(r"(?<![\w-])(--[a-z][\w-]*)", r"`\1`", re.sub(r"([\\<*_\[])", r"\\\1", part)) for part in parts[::2]
@@ -228,7 +228,7 @@ def _escaped(text: str) -> str:
 
 
 class Declared(SphinxDirective):
-    """`{declared} NAME`: one of the pages above."""
+    """The directive `{declared} NAME`, which inserts one of the pages above."""
 
     required_arguments = 1
 
@@ -240,7 +240,7 @@ class Declared(SphinxDirective):
 
 
 def _signature(_: BuildEnvironment, text: str, node: addnodes.desc_signature) -> str:
-    """Show `name: what it is`; the object is called by its name."""
+    """Show `name: description`, and return the name of the object."""
     name, _colon, about = text.partition(": ")
     node += addnodes.desc_name(name, name)
     node += addnodes.desc_annotation("", f" {about}")

@@ -1,3 +1,3 @@
-"""Measurements, run by name: `pytest -s tests/benchmarks/bench_memory.py`. Their figures go into messages, not asserts
-on time.
+"""Benchmarks, run by name: `pytest -s tests/benchmarks/bench_memory.py`. They print their times instead of asserting
+them.
 """

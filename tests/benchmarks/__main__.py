@@ -31,9 +31,9 @@ PEERS = ("locust", "pillow")
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "BENCHMARKS.md"
-# Seconds for one benchmark.
+# Time limit of one benchmark, in seconds.
 LIMIT = 1800
-# By name: the arguments of Python. PEERS is the Python of an environment with the peers, made where none is given.
+# By name, the arguments of Python. PEERS stands for the Python of an environment with the peers, created if not given.
 COMMANDS: Mapping[str, Sequence[str]] = {
     "startup": ("-m", "tests.benchmarks.bench_startup"),
     "generator": ("-m", "tests.benchmarks.bench_generator", "PEERS"),
@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def _peers() -> str:
-    """Return the Python of an environment with the peers, made at the first call."""
+    """Return the Python of an environment with the peers, which the first call creates."""
 
     def make(folder: Path) -> None:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
@@ -84,7 +84,7 @@ def _peers() -> str:
 
 
 def _run(command: Sequence[str]) -> tuple[str, int]:
-    """Run one benchmark, show what it prints as it comes, and return that with its exit status."""
+    """Run one benchmark, show its output as it is printed, and return the output with the exit status."""
     print(f"$ python {' '.join(command)}", flush=True)
     lines = []
     with subprocess.Popen(
@@ -103,7 +103,7 @@ def _run(command: Sequence[str]) -> tuple[str, int]:
 
 
 def _write(name: str, printed: str, status: int) -> None:
-    """Put the section of a benchmark into the page; the others stay."""
+    """Write the section of a benchmark into the page; the other sections stay."""
     sections = _sections()
     failed = f"\nIt ended with exit status {status}.\n" if status else ""
     when = datetime.datetime.now(datetime.UTC).date()
@@ -124,14 +124,14 @@ compare their ratios. Absolute times are of the machine named.
 
 
 def _sections() -> dict[str, str]:
-    """The sections of the page by name, without their headings."""
+    """Return the sections of the page by name, without their headings."""
     text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
     parts = re.split(r"^## (\w+)\n\n", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def _title(command: Sequence[str]) -> str:
-    """The first sentence of a benchmark's docstring."""
+    """Return the first paragraph of a benchmark's docstring."""
     path = next(each for each in command if "benchmarks" in each)
     source = HERE.parents[1] / (path if path.endswith(".py") else path.replace(".", "/") + ".py")
     docstring = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
@@ -147,7 +147,7 @@ def _machine() -> str:
 
 
 def _commit() -> str:
-    """The commit, and whether something else than the page differs from it."""
+    """Return the commit, and whether anything but the page differs from it."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=PAGE.parent, capture_output=True, text=True, check=False).stdout

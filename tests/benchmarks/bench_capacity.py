@@ -36,7 +36,7 @@ ROUNDS = 3
 STRATEGIES = get_args(Strategy)
 SERVERS, DAY, RHO, CV, PEOPLE = 10, 86_400.0, 0.8, 0.3, 1000
 _AFFINITY, _FAILURES = Affinity(switch=2, overtake=30), Failures(mean_time_between=DAY, repair=600)
-# Twice the servers, most of which are off: what models, cold starts and failures take must fit in.
+# Autoscaled fleets have twice the servers, most of them off, as reserve for model loads, cold starts and failures.
 FLEETS = {
     "one queue": Fleet(SERVERS),
     "random": Fleet(SERVERS, dispatch="random"),
@@ -52,7 +52,7 @@ FLEETS = {
 
 
 def day(images: int) -> Demand:
-    """Poisson arrivals; services fit the servers: lognormal, and independent of person, priority and model."""
+    """Return Poisson arrivals and lognormal services with a utilization of `RHO`, independent of all else."""
     rng = random.Random(1)
     mean, sigma = RHO * SERVERS * DAY / images, math.sqrt(math.log(1 + CV**2))
     arrivals = list(itertools.accumulate(rng.expovariate(images / DAY) for _ in range(images)))
@@ -62,7 +62,7 @@ def day(images: int) -> Demand:
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """CPU seconds."""
+    """Return the CPU seconds of a piece of work."""
     begin = time.process_time()
     work()
     return time.process_time() - begin
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def disciplines(demand: Demand) -> None:
-    """Print the table of a day."""
+    """Print the table of a day with each fleet."""
     works: dict[str, Callable[[], object]] = {name: partial(simulate, demand, fleet) for name, fleet in FLEETS.items()}
     works["simpy, one queue"] = partial(starts_by_simpy, demand, SERVERS)
     works["simpy, priorities"] = partial(starts_by_simpy, demand, SERVERS, priorities=True)
@@ -99,7 +99,7 @@ def disciplines(demand: Demand) -> None:
 
 
 def plans() -> None:
-    """Print how many GPUs each strategy takes, and with what p95, beside the rules of thumb."""
+    """Print how many GPUs each strategy needs, and the resulting p95, next to the rules of thumb."""
     print(f"\n{'people, images a day':<22}{'rule of thumb':<16}" + "".join(f"{each:>20}" for each in STRATEGIES))
     seconds = 0.0
     gpus = GpuFile.parse(shipped_gpus(), "gpus.toml")

@@ -23,7 +23,7 @@ RERUNS = 31
 
 
 class Row(NamedTuple):
-    """`load_of` makes a run of one and the same plan, given what draws its services."""
+    """A kind of load; each call of `load_of` makes a run of the same plan, with newly drawn services."""
 
     name: str
     load_of: Callable[[random.Random, list[float]], LoadResult]

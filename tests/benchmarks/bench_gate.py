@@ -21,7 +21,7 @@ COMMITS = 150
 
 
 def _other_checkpoint(j: int) -> Make:
-    """j of 20 sessions had one that takes 3.25 times as long; the rule is given those that are alike."""
+    """In j of 20 sessions, another checkpoint took 3.25 times as long; the rule gets only the other sessions."""
 
     def make(rng: random.Random, number: int) -> Trial:
         return plain(20 - j, Noise())(rng, number)
@@ -30,7 +30,7 @@ def _other_checkpoint(j: int) -> Make:
 
 
 def _mixed(m: int) -> Make:
-    """Half of the scenarios have 1 % noise, half 5 %."""
+    """Half of the scenarios have 1 % noise, the other half 5 %."""
     return lambda rng, number: plain(m, Noise(0.05 if number % 2 else 0.01))(rng, number)
 
 
@@ -66,7 +66,7 @@ def _since(trial: Trial) -> tuple[Sequence[float], Sequence[float]]:
 
 
 def _pooled(j: int) -> Old:
-    """With the runs of the other checkpoint among the rest."""
+    """Return a view in which the runs of the other checkpoint are among the earlier ones."""
 
     def as_pooled(trial: Trial) -> tuple[Sequence[float], Sequence[float]]:
         others = [trial.before[each] + math.log(3.25) for each in range(j)]
@@ -99,9 +99,10 @@ ROWS: tuple[tuple[str, Make, Old], ...] = (
 
 
 def _old_rates(make: Make, view: Old, commits: int, *, seed: str, tonight: bool) -> Rates:
-    """Of the rule that was replaced, frozen here: the plain deviation is the noise, the mean of the runs the head.
+    """Return the rates of the replaced rule, which is frozen here.
 
-    `tonight`: the head's commit has run ten nights before, which were pooled with it.
+    It takes the plain standard deviation as the noise, and the mean of the runs as the head. `tonight`: the head's
+    commit also ran on the ten nights before, which are pooled with it.
     """
     rng = random.Random(seed)
     alarms, unchanged, limits, found = 0, 0, [], dict.fromkeys(SHIFTS, 0)
@@ -120,7 +121,7 @@ def _old_rates(make: Make, view: Old, commits: int, *, seed: str, tonight: bool)
 
 
 def _old(before: Sequence[float], head: Sequence[float], tonight: bool) -> tuple[bool, bool, float]:
-    """Whether it is unchanged, whether it fails, and the limit."""
+    """Return whether the scenario is unchanged, whether it fails, and the limit."""
     pooled = [*before[-10:], head[0]] if tonight else []
     earlier = before[:-10] if tonight else before[-20:]
     m = len(earlier)

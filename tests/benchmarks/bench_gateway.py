@@ -29,13 +29,13 @@ _TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time of a process so far."""
+    """Return the CPU time of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * _TICK
 
 
 async def latency(running: Cluster, prompts: int) -> None:
-    """One prompt at a time, direct and through the gateway by turns."""
+    """Print the times of single prompts, alternately direct and through the gateway."""
     async with aiohttp.ClientSession() as session:
         urls = [running.workers[0].url, running.gateways[0].url]
         users = {name: User(session, name, [url]) for name, url in zip(("direct", "gateway"), urls, strict=True)}
@@ -55,7 +55,7 @@ async def latency(running: Cluster, prompts: int) -> None:
 
 
 async def burst(running: Cluster, urls: Sequence[str], prompts: int, first_seed: int) -> Mapping[str, float]:
-    """Send prompts without any work to these servers by turns; processor seconds of 1,000 prompts, by process."""
+    """Send prompts that only sleep to the servers in turn; return CPU seconds per 1,000 prompts, by process."""
     pids = {"gateway": [running.gateways[0].pid], "Redis": [running.redis.pid]}
     pids["workers"] = [each.pid for each in running.workers]
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=40 + 10 * len(urls))) as session:
@@ -76,7 +76,7 @@ async def burst(running: Cluster, urls: Sequence[str], prompts: int, first_seed:
 
 
 async def costs(running: Cluster, prompts: int) -> None:
-    """Bursts over all workers, direct and through the gateway by turns."""
+    """Print the costs of bursts over all workers, alternately direct and through the gateway."""
     urls = {"direct": [each.url for each in running.workers], "gateway": [running.gateways[0].url]}
     rounds: dict[str, list[Mapping[str, float]]] = {name: [] for name in urls}
     for number in range(ROUNDS):

@@ -63,7 +63,7 @@ class User(FastHttpUser):
 
 
 def cost_rows(peers: str | None = None, prompts: int = 1000, rounds: int = 3) -> Iterator[dict[str, Any]]:
-    """Whole prompts per CPU second, medians of several rounds in turns: ours by users and sockets, and Locust's."""
+    """Yield prompts per CPU second as medians of alternating rounds: ours by users and sockets, and Locust's."""
     loads = [
         (users, sockets) for users in (20, 200) for sockets in ("per_user", "shared", *(["polls"] if peers else []))
     ]
@@ -92,7 +92,7 @@ def _cost_run(peers: str | None, url: str, users: int, sockets: str, prompts: in
 
 
 def memory_rows(few: int = 20, many: int = 420) -> Iterator[dict[str, Any]]:
-    """Kilobytes of a user under a load that saturates the generator: of processes with few users, and with many."""
+    """Yield kilobytes per user under a load that saturates the generator, from processes with few and many users."""
     with farm(WORK) as url:
         for sockets in ("per_user", "shared"):
             load = {"url": url, "sockets": sockets, "prompts": 3000}
@@ -101,14 +101,14 @@ def memory_rows(few: int = 20, many: int = 420) -> Iterator[dict[str, Any]]:
 
 
 def truth_rows() -> Iterator[dict[str, Any]]:
-    """Closed loads beyond what the generator can bear: the median total time, and what the run says of itself."""
+    """Yield closed loads beyond the generator's capacity: the median total time, and the validity of the run."""
     for users in (1, 40, 80, 120, 200):
         with farm(WORK) as url, TemporaryDirectory() as folder:
             yield {"users": users, **_facts(_load(url, folder, users=users, shared_iterations=max(50, 8 * users)))}
 
 
 def rate_rows(seconds: int = 30) -> Iterator[dict[str, Any]]:
-    """Open loads: the rate that was reached."""
+    """Yield open loads: the rate that was reached."""
     for rate in (100, 200, 500, 1000):
         with farm(WORK) as url, TemporaryDirectory() as folder:
             load = _load(url, folder, rate=f"{rate}/s", duration=f"{seconds}s")
@@ -141,7 +141,7 @@ def _per_cpu_second(prompts: int, run: Any) -> int:
 
 
 def _cpu_of(run: Any, prompts: int) -> float:
-    """CPU seconds of the processes that `run` starts and waits for."""
+    """Return the CPU seconds of the processes that `run` starts and waits for."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run(prompts)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -149,7 +149,7 @@ def _cpu_of(run: Any, prompts: int) -> float:
 
 
 def _in_a_process(load: Mapping[str, Any]) -> int:
-    """The most memory that the process held, in kilobytes."""
+    """Run a load in a process of its own and return its peak memory in kilobytes."""
     command = [sys.executable, "-m", "tests.benchmarks.bench_generator", "--load", json.dumps(load)]
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 

@@ -15,7 +15,7 @@ SECONDS = 12.0
 
 
 def _share_of_a_core() -> tuple[float, int]:
-    """CPU seconds a second of the whole process, the stand-in's included, and how many samples there were."""
+    """Return the CPU seconds per second of the process, including the stand-in's, and the number of samples."""
     source = NvmlSource("http://127.0.0.1:8188")
     samples: list[object] = []
 

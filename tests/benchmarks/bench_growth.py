@@ -48,7 +48,7 @@ class Growth(NamedTuple):
 
     @property
     def exponent(self) -> float:
-        """The slope in log-log from 10 to 100 times the work."""
+        """Slope in log-log from 10 to 100 times the work."""
         before, after = self.seconds[-2:]
         return math.log10(after / before) if before > 0 else math.nan
 
@@ -58,12 +58,12 @@ class Growth(NamedTuple):
 
 
 def growth_of_judging(prompts: int, kind: str = "open") -> list[Growth]:
-    """Steps after a load of so many prompts."""
+    """Measure the steps after loads of `prompts` prompts, and of 10 and 100 times as many."""
     return _growth("prompts", prompts, lambda count: _judged(count, kind))
 
 
 def growth_of_history(runs: int) -> list[Growth]:
-    """Steps in a store with so many runs of one test, each of another commit."""
+    """Measure the steps in stores with `runs` runs of one test, and 10 and 100 times as many, each of a new commit."""
     return _growth("runs", runs, _looked_up)
 
 
@@ -102,7 +102,7 @@ def _looked_up(runs: int) -> Iterator[tuple[str, float]]:
 
 
 def _of_command(folder: Path, *arguments: str) -> float:
-    """CPU seconds of a command in a process of its own."""
+    """Return the CPU seconds of a command in a process of its own."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", COMMAND, *arguments], cwd=folder, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -29,7 +29,7 @@ COLORS = {"EmptyImage.color": list(range(1, 4000))}
 
 
 def held() -> int:
-    """Bytes of memory that this process holds."""
+    """Return the resident memory of this process in bytes, after garbage collection."""
     gc.collect()
     return resident("self")
 

@@ -42,14 +42,14 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a process so far, its threads included."""
+    """Return the CPU time of a process so far, including all threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 @contextlib.contextmanager
 def monitor(url: str) -> Iterator[tuple[int, str]]:
-    """A monitor at 1 Hz: its process and its URL."""
+    """Run a monitor at 1 Hz; yield its process id and its URL."""
     command = [sys.executable, "-c", "from pytest_comfyload.cli import main; main()", "monitor", "--port", "0"]
     with subprocess.Popen([*command, "--comfyui-url", url], stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr is not None
@@ -69,7 +69,7 @@ def counted(monitor_url: str) -> float:
 
 
 async def fill(url: str, prompts: int) -> None:
-    """Have prompts executed, all but the first from the cache."""
+    """Execute prompts, all but the first from the cache."""
     async with ClientSession() as session:
         for _ in range(prompts):
             async with session.post(f"{url}/prompt", json={"prompt": PROMPT}) as answer:
@@ -106,7 +106,7 @@ def real_server(seconds: float, history: int) -> None:
 
 
 def serve_many_ends() -> None:
-    """Serve as a ComfyUI in whose full history prompts end all the time; prints its URL."""
+    """Serve as a ComfyUI with a full history and prompts that end all the time; print its URL."""
     keys: deque[str] = deque((str(number) for number in range(10_001)), maxlen=10_001)
     numbers = itertools.count(10_001)
     filler = "x" * 5_000
@@ -161,7 +161,7 @@ def many_ends(seconds: float) -> None:
         url = child.stdout.readline().strip()
         try:
             with monitor(url) as (pid, own_url):
-                # Until it remembers as many ids as it ever will.
+                # Wait until it remembers the maximum number of ids.
                 time.sleep(1.2 * REMEMBERED / ENDS_PER_SECOND)
                 begin, before, first = cpu_seconds(pid), resident(pid), counted(own_url)
                 truth = _ended(url)

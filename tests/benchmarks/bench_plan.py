@@ -48,29 +48,29 @@ __all__ = ["Plan", "Prediction", "measured_services", "planned_and_sent", "serve
 RHOS = (0.3, 0.5, 0.7)
 MEASURED, USERS_PER_SERVER = 120, 2
 SIMULATIONS = 200
-# Errors in percent: of two of three rows, and of all.
+# Largest errors in percent: of all rows but one, and of all rows.
 BOUNDS = {"real": (15, 25), "simulators": (5, 5)}
-# What the client adds takes twenty times as long where a second is a twentieth: on a busy machine, as much as a wait.
+# Simulated time runs twenty times as fast, so on a busy machine the client's overhead can be as long as a wait.
 JUDGED = {"real": "total", "simulators": "server"}
 STATISTICS: Mapping[str, Callable[[Sequence[float]], float]] = {
     "mean": statistics.fmean,
     "p95": functools.partial(percentile, q=95),
 }
-# About a third of a second on a CPU with one thread.
+# A prompt takes about a third of a second on a CPU with one thread.
 TINY: dict[str, Any] = {
     "CheckpointLoaderSimple.ckpt_name": "tiny_sd15.safetensors",
     "EmptyLatentImage.width": 64,
     "EmptyLatentImage.height": 64,
     "KSampler.steps": 2,
 }
-# Ten seconds of a simulated GPU, which take half a second.
+# A prompt takes ten seconds of a simulated GPU, which are half a second of real time.
 TIME_SCALE = 20.0
 SIMULATED = {"KSampler.steps": 200}
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Two or more servers, what is sent to them, and a folder for what runs leave."""
+    """Servers, the inputs of the prompts that are sent to them, and a folder for the files of the runs."""
 
     servers: tuple[ServerAddress, ...]
     inputs: Mapping[str, Any]
@@ -88,7 +88,8 @@ class Prediction:
     """A statistic of one schedule in seconds: predicted, its 90 % interval, and measured.
 
     time: `total`, or `server` for the part of it that the server sees: waiting and generation.
-    services: mean of the run's ÷ mean of those that the prediction stands on. explained: predicted from the run's own.
+    services: mean service time of the run ÷ that of the services that the prediction is based on.
+    explained: prediction from the run's own services.
     """
 
     time: str
@@ -101,7 +102,7 @@ class Prediction:
 
     @property
     def error(self) -> float:
-        """Percent that the prediction is above the measurement."""
+        """By how many percent the prediction is above the measurement."""
         return 100 * (self.predicted / self.measured - 1)
 
     def __str__(self) -> str:
@@ -114,7 +115,7 @@ class Prediction:
 
 
 def measured_services(plan: Plan, prompts: int = MEASURED) -> Sequence[Service]:
-    """Return the service times of prompts while all servers have the next one waiting."""
+    """Return the service times of prompts, measured while each server has another one waiting."""
     load = plan.run("services", users=USERS_PER_SERVER * len(plan.servers), shared_iterations=prompts, warmup=2)
     return services_of([load.measured])
 
@@ -169,7 +170,7 @@ def _times(times: Sequence[float], services: Sequence[Service], servers: int) ->
 
 @contextlib.contextmanager
 def servers_of(kind: str, folder: Path, time_scale: float = TIME_SCALE) -> Iterator[Plan]:
-    """Two servers of a kind; `time_scale` is that of simulators."""
+    """Run two servers of a kind; `time_scale` applies to simulators."""
     with contextlib.ExitStack() as stack:
         if kind == "real":
             install = build.install()
@@ -194,7 +195,7 @@ def main() -> int:
 
 
 def _against_measurement(kind: str, prompts: int, rhos: Sequence[float]) -> int:
-    """Print the table of a kind of server, and return 1 where an error exceeds its bound."""
+    """Print the table of a kind of server, and return 1 if the errors exceed their bounds."""
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, servers_of(kind, Path(folder)) as plan:
         head = f"{'measured':>8}{'error':>10}{'services':>10}{'own':>10}"

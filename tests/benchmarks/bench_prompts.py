@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {
 
 
 def large(nodes: int) -> Workflow:
-    """Copies of txt2img side by side, in each of which every encoder must run."""
+    """Return copies of txt2img in one graph of about `nodes` nodes, in which every encoder must run."""
     graph = Workflow.load("txt2img").graph
     copies = {
         f"{copy}:{node_id}": {**node, "inputs": {name: _linked(value, copy) for name, value in node["inputs"].items()}}
@@ -39,7 +39,7 @@ def _linked(value: Any, copy: int) -> Any:
 
 
 def seconds(work: Callable[[int], object], times: int) -> float:
-    """CPU seconds of one piece of work: the least of several rounds."""
+    """Return the CPU seconds of one call of `work`: the least of several rounds."""
     rounds = []
     for _ in range(ROUNDS):
         began = time.process_time()

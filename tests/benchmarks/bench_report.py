@@ -20,7 +20,7 @@ from tests.benchmarks.histories import fill
 COMMITS = 1000
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
 REPORT = "import sys; from pytest_comfyload.cli import main; sys.argv = ['comfyload', *sys.argv[1:]]; main()"
-# Since the navigation began: the first chart drawn, told by the page itself.
+# Milliseconds from the start of the navigation until the first chart is drawn, measured by the page.
 FIRST_CHART = """() => new Promise((resolve) => {
   const look = () => document.querySelector("[data-drawn]") ? resolve(performance.now()) : requestAnimationFrame(look);
   document.getElementById("history").scrollIntoView();
@@ -40,12 +40,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     opened = Store.open(folder)
     if not opened.files():
         fill(opened, COMMITS)
-    opened.runs()  # the index
+    opened.runs()  # builds the index
     return folder
 
 
 def _report(store: Path, folder: Path) -> tuple[float, float]:
-    """CPU seconds, and the most memory that any such command held, in MB."""
+    """Write a report; return the CPU seconds, and the peak memory in MB of any child process so far."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     command = [sys.executable, "-c", REPORT, "report", "--store", str(store), "--output", str(folder)]
     subprocess.run(command, check=True, capture_output=True, cwd=store.parent)

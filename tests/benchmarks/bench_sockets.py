@@ -35,7 +35,7 @@ LOADS: tuple[dict[str, Any], ...] = (
 
 
 def rows(prompts: int = 300) -> Iterator[dict[str, Any]]:
-    """One for each load."""
+    """Yield a row for each load."""
     install = build.install()
     install = dataclasses.replace(install, env={**install.env, "OMP_NUM_THREADS": "1"})
     with TemporaryDirectory() as name:
@@ -43,14 +43,14 @@ def rows(prompts: int = 300) -> Iterator[dict[str, Any]]:
         base = build.new_base_directory(folder / "base", build.models(install.python))
         with ComfyProcess(install, base, log=folder / "comfyui.log") as server:
             for load in LOADS:
-                # What one of so many prompts costs more than one of few: without what a load costs at its beginning.
+                # The difference between many and few prompts leaves out the fixed cost of a load.
                 few, many = (_cpu(server, folder, count, load) for count in (prompts // 3, prompts))
                 cpu = (many - few) / (prompts - prompts // 3)
                 yield {**load, "server_cpu_ms_per_prompt": round(1000 * cpu, 2)}
 
 
 def _cpu(server: ComfyProcess, folder: Path, prompts: int, load: dict[str, Any]) -> float:
-    """CPU seconds of the server for a load of so many prompts."""
+    """Return the CPU seconds of the server for a load of `prompts` prompts."""
     colors = {"EmptyImage.color": [next(_COLORS) for _ in range(2 * prompts)]}
     scenario = Scenario.build(GRAPH, shared_iterations=prompts, inputs=colors, max_send_lag="60s", warmup=0, **load)
     before = _used(server.pid)
@@ -59,12 +59,12 @@ def _cpu(server: ComfyProcess, folder: Path, prompts: int, load: dict[str, Any])
     return _used(server.pid) - before
 
 
-# The server keeps what it made of each.
+# Never reused, since the server caches the result for each color.
 _COLORS = itertools.count()
 
 
 def _used(pid: int) -> float:
-    """CPU seconds of a process so far."""
+    """Return the CPU seconds of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

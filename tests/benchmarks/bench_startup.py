@@ -25,7 +25,7 @@ __all__ = ["Figure", "figures"]
 ROUNDS = 7
 TESTS = 1000
 _WITHOUT = ("-p", "no:comfyload")
-# Runs in both, so that it costs neither more than the other.
+# Used with and without the plugin, so that its cost cancels out.
 _CONFTEST = """
 import sys
 
@@ -48,7 +48,7 @@ def test_{number}():
 
 
 class Figure(NamedTuple):
-    """`bare`, `plugin`: the least CPU seconds of all rounds. `modules`: how many of this package were loaded."""
+    """Least CPU seconds of all rounds without and with the plugin, and how many of its `modules` were loaded."""
 
     name: str
     bare: float
@@ -58,12 +58,12 @@ class Figure(NamedTuple):
 
     @property
     def added(self) -> float:
-        """CPU seconds."""
+        """CPU seconds that the plugin adds."""
         return self.plugin - self.bare
 
 
 class _Case(NamedTuple):
-    """`plain` and `load` are test files; the latter is run with the plugin, as `bare` and `plugin` ask for it."""
+    """A case: test file `plain` runs with the arguments `bare`, test file `load` with the arguments `plugin`."""
 
     name: str
     plain: str
@@ -75,7 +75,7 @@ class _Case(NamedTuple):
 
 
 def figures(rounds: int = ROUNDS) -> list[Figure]:
-    """Measure each case, all of them in each round."""
+    """Measure all cases in each round."""
     with tempfile.TemporaryDirectory() as folder, SimulatorProcess() as server:
         cases = list(_cases(server.url, Path(folder)))
         seconds: dict[str, list[tuple[float, float]]] = {case.name: [] for case in cases}
@@ -85,7 +85,7 @@ def figures(rounds: int = ROUNDS) -> list[Figure]:
                 bare = _run(case.plain, case.bare, case.environment)
                 plugin = _run(case.load, case.plugin, case.environment)
                 modules[case.name] = _ours(Path(case.load).parent)
-                # The first round fills the cache of bytecode.
+                # The first round only fills the bytecode cache.
                 seconds[case.name] += [(bare, plugin)] if number else []
     return [_figure(case, seconds[case.name], modules[case.name]) for case in cases]
 

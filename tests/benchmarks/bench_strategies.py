@@ -53,7 +53,7 @@ http {{
 
 
 class User:
-    """Sends to any server, and listens at all workers, or at the gateway: not every balancer brings the events."""
+    """A user who sends to any server and listens at all workers or the gateway: not every balancer forwards events."""
 
     def __init__(self, session: aiohttp.ClientSession, name: str, listens: Sequence[str]) -> None:
         self._session, self._name, self._listens = session, name, listens
@@ -76,7 +76,7 @@ class User:
         return {"Authorization": f"Bearer {self._name}"}
 
     async def run(self, url: str, graph: Mapping[str, Any]) -> tuple[float, int]:
-        """Seconds until the end that is told, and at which of the places."""
+        """Send a prompt; return the seconds until its end is reported, and the index of the URL that reported it."""
         id, begun = str(uuid.uuid4()), time.perf_counter()
         self._ends[id] = end = asyncio.get_running_loop().create_future()
         body = {"prompt": graph, "prompt_id": id, "client_id": self._name}
@@ -105,7 +105,7 @@ def is_long(number: int) -> bool:
 async def measure(
     fronts: Sequence[str], listens: Sequence[str], due: Sequence[float], first_seed: int
 ) -> list[tuple[float, int]]:
-    """Send each prompt when it is due, to the fronts in turn; its seconds, and which worker told its end."""
+    """Send prompts when they are due, to the fronts in turn; return what `User.run` returns for each."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         users = [User(session, f"user{number}", listens) for number in range(USERS)]
         for user in users:
@@ -114,7 +114,7 @@ async def measure(
         async def one(number: int) -> tuple[float, int]:
             await asyncio.sleep(due[number])
             seconds = SCALE * (LONG if is_long(number) else SHORT)
-            # No result may come from a cache.
+            # Every prompt has its own seed, so that no result comes from a cache.
             graph = sleep(seconds, seed=first_seed + number)
             return await users[number % USERS].run(fronts[number % len(fronts)], graph)
 
@@ -125,7 +125,7 @@ async def measure(
 
 
 async def idle_times(worker: str) -> tuple[float, float]:
-    """Seconds that a short and a long prompt take where nothing waits."""
+    """Return the seconds that a short and a long prompt take on an idle server."""
     async with aiohttp.ClientSession() as session:
         user = User(session, "idle", [worker])
         await user.connect()
@@ -144,7 +144,7 @@ def predicted(
 
 @contextlib.contextmanager
 def in_turn(folder: Path, workers: Sequence[ServerProcess]) -> Iterator[str]:
-    """nginx as it balances by default."""
+    """Run nginx with its default balancing, in turn, and yield its URL."""
     port = free_port()
     servers = " ".join(f"server 127.0.0.1:{each.port};" for each in workers)
     (folder / "nginx.conf").write_text(_IN_TURN.format(servers=servers, port=port), encoding="utf-8")

@@ -1,9 +1,9 @@
 """A fast stand-in for a farm of ComfyUI servers: every prompt takes the given seconds, any number of them at once.
 
-    python -m tests.benchmarks.farm SECONDS     prints its URL; loopback only; ends with its stdin
+    python -m tests.benchmarks.farm SECONDS     prints its URL; loopback only; stops when its stdin is closed
 
-It speaks HTTP and WebSockets on the bare sockets, so that it costs less than the client that is measured. As a real
-server does, it tells each socket three times for each prompt how long the queue is.
+It implements HTTP and WebSockets on plain sockets, so that it costs less than the client that is measured. Like a real
+server, it sends the length of the queue to each WebSocket three times per prompt.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from tests.run.fast_server import INFO, STATS, picture
 
 __all__ = ["farm"]
 
-# Of the history, as in ComfyUI.
+# Length of the history, as in ComfyUI.
 MOST_KEPT = 10_000
 _KEY = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 @contextlib.contextmanager
 def farm(seconds: float) -> Iterator[str]:
-    """A process of its own, by its URL."""
+    """Run a farm in a process of its own and yield its URL."""
     command = [sys.executable, "-m", "tests.benchmarks.farm", str(seconds)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -109,7 +109,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._client_id is not None:
-            # The only frame of interest is the one that closes.
+            # Only close frames are of interest.
             if data[:1] == b"\x88":
                 self._transport.write(b"\x88\x00")
                 self._transport.close()
@@ -177,7 +177,7 @@ def _frame(kind: str, data: dict[str, Any]) -> bytes:
 
 
 def _now() -> int:
-    """As ComfyUI stamps: whole milliseconds since the epoch."""
+    """Return the time as ComfyUI stamps it: whole milliseconds since the epoch."""
     return int(time.time() * 1000)
 
 
@@ -189,6 +189,6 @@ async def _serve(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    # Clients that are gone are no news.
+    # Writes to clients that have disconnected are not worth a warning.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
     asyncio.run(_serve(float(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""Histories of a store, made up but by the real code: runs as a simulator's would be, of many commits."""
+"""Synthetic histories, stored by the real code: runs like those of a simulator, of many commits."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def record(
     come: Mapping[str, Any] | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Record:
-    """Of the commit with that number. After a while each scenario becomes slower, some faster again later.
+    """Return a run of commit `number`. After a while each scenario becomes slower, some faster again later.
 
-    `level`: seconds of sampling; `come` and `facts` change what is known of the run.
+    `level`: seconds of sampling; `come` and `facts` replace fields of the provenance and of the run's facts.
     """
     rng = random.Random(number * 100 + scenario)
     title = f"sample_suites/test_{SCENARIOS[scenario]}.py::test_slo"

@@ -1,4 +1,4 @@
-"""Loads of any size as a run leaves them, made without a server: two nodes and one picture for each prompt."""
+"""Loads of any size like those of real runs, made without a server: two nodes and one image for each prompt."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["KINDS", "load_of"]
 
 URL = "http://gpu1:8188"
 USERS = 20
-# By name, the executor.
+# The executor of each kind of load.
 KINDS = {"open": "constant arrival rate", "closed": "per-user iterations"}
 
 
 def load_of(prompts: int, kind: str = "open", seed: int = 1) -> LoadResult:
-    """A load of one server, 80 % busy by Poisson arrivals, or of 20 users."""
+    """Return a load on one server: Poisson arrivals that keep it 80 % busy, or 20 users."""
     rng = random.Random(seed)
     served = list(_arrived(prompts, rng) if kind == "open" else _by_users(prompts, rng))
     outcomes = [_outcome(k, rng, *each) for k, each in enumerate(served)]

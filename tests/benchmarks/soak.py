@@ -43,9 +43,9 @@ TINY = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "soak"}},
 }
-# Each prompt is executed: no two have the same color, but for a few.
+# Every prompt is executed, since hardly any two have the same color.
 COLORS = {"EmptyImage.color": uniform(0, 2**24 - 1)}
-# The first part fills what is bounded: the simulator's history holds 10,000 prompts, its files 5,000 pictures.
+# The first part fills everything that is bounded: the simulator keeps 10,000 prompts in its history and 5,000 images.
 WARM_UP = 0.2
 BLOCKS = 20
 PERIOD = 0.5
@@ -53,7 +53,7 @@ SCALE = 200
 
 
 class Sample(NamedTuple):
-    """`prompts` had ended; bytes of resident memory."""
+    """A sample after `prompts` prompts; memory is resident, in bytes, and pairs are of generator and simulator."""
 
     prompts: int
     generator: int
@@ -64,7 +64,7 @@ class Sample(NamedTuple):
 
 
 class Slope(NamedTuple):
-    """Bytes per 1,000 prompts, with the bounds at 95 %."""
+    """Bytes per 1,000 prompts, with the 95 % interval."""
 
     value: float
     lower: float
@@ -75,11 +75,11 @@ class Slope(NamedTuple):
 
 
 def slope_of(points: Sequence[tuple[float, float]]) -> Slope:
-    """The drift of a memory over (prompts, bytes), by the growth from each of 20 blocks to the next.
+    """Return the drift of memory over (prompts, bytes), from the growth between successive ones of 20 blocks.
 
-    Neighbouring samples of a memory are anything but independent, and the residuals of a straight line through them
-    are too: its interval would be far too narrow. The increments between blocks nearly are independent, also where
-    memory is taken in leaps.
+    Neighbouring samples of memory are far from independent, and so are the residuals of a straight line through them:
+    its interval would be far too narrow. The increments between blocks are nearly independent, even if memory grows in
+    steps.
     """
     begin, end = points[0][0], points[-1][0]
     size = (end - begin) / BLOCKS
@@ -94,7 +94,7 @@ def slope_of(points: Sequence[tuple[float, float]]) -> Slope:
 
 
 def resident(pid: int | str) -> int:
-    """Bytes of memory that a process holds."""
+    """Return the resident memory of a process in bytes."""
     return 1024 * _status(pid, "VmRSS")
 
 
@@ -109,7 +109,7 @@ def _files(pid: int | str) -> int:
 
 @dataclass
 class Watch(RunObserver):
-    """Samples both processes while loads run; `before` prompts ended in earlier loads."""
+    """Observer that samples both processes while loads run; `before` prompts ended in earlier loads."""
 
     simulator: int = 0
     begun: float = field(default_factory=time.monotonic)
@@ -119,7 +119,7 @@ class Watch(RunObserver):
     _told: float = 0.0
 
     def on_progress(self, progress: LoadProgress) -> None:
-        """In the event loop of the load."""
+        """Take a sample when it is due, in the event loop of the load."""
         now = time.monotonic()
         if now < self._next:
             return
@@ -151,7 +151,7 @@ def run(prompts: int, loads: int, users: int, folder: Path, watch: Watch) -> Non
                 shared_iterations=prompts // loads,
                 inputs=COLORS,
                 seed=number,
-                # Of the simulator's clock; a busy machine is no fault of the prompt.
+                # In simulated time; no prompt may time out because the machine is busy.
                 timeout="1000h",
                 drain="1000h",
                 max_send_lag="1h",
@@ -172,7 +172,7 @@ def run(prompts: int, loads: int, users: int, folder: Path, watch: Watch) -> Non
 
 
 def _tell_outcomes(outcomes: Sequence[object]) -> None:
-    """What an outcome and all that only it refers to hold; a sample of them."""
+    """Print the mean size of an outcome with everything that it refers to, from a sample of the outcomes."""
     sample = list(outcomes)[:: max(1, len(outcomes) // 1000)]
     seen: set[int] = set()
     total = sum(_size(outcome, seen) for outcome in sample)
@@ -180,7 +180,7 @@ def _tell_outcomes(outcomes: Sequence[object]) -> None:
 
 
 def _size(value: object, seen: set[int]) -> int:
-    """Bytes of a value and of what it refers to, each object once; modules, classes and functions are everyone's."""
+    """Return the bytes of a value and of what it refers to, counting each object once, but no classes or callables."""
     total, rest = 0, [value]
     while rest:
         each = rest.pop()

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.stories
 
-The repository, the store, pytest and the plugin are real; how long prompts take is told by `story_load`.
+The repository, the store, pytest and the plugin are real; the times of prompts come from `story_load`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _VERDICTS = ("regressed", "suspected", "improved", "unchanged", "inconclusive", 
 
 @dataclass(frozen=True)
 class Night:
-    """One session: what it was of, its exit status, and what it said of `test_portrait`."""
+    """One session: its name, its exit status, and the lines about `test_portrait`."""
 
     name: str
     status: int
@@ -57,7 +57,7 @@ class Night:
 
 @dataclass
 class Studio:
-    """A repository with a suite, in which days pass."""
+    """A repository with a suite, and the current day."""
 
     folder: Path
     day: int = 0
@@ -77,11 +77,11 @@ class Studio:
         self.repository.git("commit", "-q", "-m", title)
 
     def session(self, name: str, *, slower: float = 1.0, comfyui: str = "0.3.75") -> Night:
-        """Of what is checked out, on the next day."""
+        """Run a session of the checked-out commit on the next day."""
         self.day += 1
         now = BEGIN + DAY * self.day + 2 * 3600
         told = {"STORY_NOW": str(now), "STORY_SLOWER": str(slower), "STORY_COMFYUI": comfyui}
-        # No sentence is broken into lines.
+        # COLUMNS keeps every sentence on one line.
         story = {**told, "PYTHONPATH": str(_HERE), "COLUMNS": "500"}
         words = ["-m", "pytest", "-v", "-p", "tests.benchmarks.story_load", "-p", "no:cacheprovider"]
         gate = ["--comfyload-fail-on-regression", "--comfyload-allow-no-baseline"]
@@ -92,7 +92,7 @@ class Studio:
         self._run("-c", "from pytest_comfyload.cli import main; main()", *words).check_returncode()
 
     def first_run(self, of: str) -> str:
-        """The id of a run of that day's session."""
+        """Return the id of the first run whose file name starts with `of`."""
         return next(path.name.split("_")[0] for path in sorted((self.folder / ".comfyload" / "runs").glob(f"{of}*")))
 
     def _run(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -105,7 +105,7 @@ class Studio:
 
 
 def _said(lines: list[str]) -> Iterator[str]:
-    """The verdict on the first test in the summary, and the lines below it."""
+    """Yield the verdict on `test_portrait` in the summary, and the lines below it."""
     inside = False
     for line in lines:
         if line.startswith(_VERDICTS):
@@ -117,7 +117,7 @@ def _said(lines: list[str]) -> Iterator[str]:
 
 
 def nightly(studio: Studio, nights: int = 12, change: int = 9) -> Iterator[Night]:
-    """The same commit; from the night `change` on, another ComfyUI is 43 % slower, accepted before the last."""
+    """Yield nights of one commit; from night `change` on, a new ComfyUI is 43 % slower, accepted before the last."""
     for night in range(1, nights + 1):
         new = night >= change
         if night == nights:
@@ -127,7 +127,7 @@ def nightly(studio: Studio, nights: int = 12, change: int = 9) -> Iterator[Night
 
 
 def squash_merges(studio: Studio) -> Iterator[Night]:
-    """Pull requests are squashed; one that is 43 % slower is merged unaccepted, and accepted later."""
+    """Yield sessions of squashed pull requests; one that is 43 % slower is merged unaccepted, and accepted later."""
     for number in range(1, 4):
         studio.commit(f"push {number}", 1.0)
         yield studio.session(f"main, push {number}")
@@ -141,7 +141,7 @@ def squash_merges(studio: Studio) -> Iterator[Night]:
 
 
 def _pull_request(studio: Studio, number: int, what: str, speed: float, accepts: str = "") -> Iterator[Night]:
-    """Its session, and that of the base branch when it is merged."""
+    """Yield the session of a pull request, and that of the base branch after the merge."""
     _branch(studio, number, speed)
     if accepts:
         studio.comfyload("accept", accepts, "--reason", "better pictures")

@@ -1,7 +1,7 @@
-"""A pytest plugin that measures nothing: loads take the times that a story says, and are spooled as real ones are.
+"""A pytest plugin that measures nothing: loads take the times that a story gives, and are spooled like real ones.
 
-The story is told by the environment: `STORY_NOW`, seconds since 1970, `STORY_SLOWER`, a factor for the server, and
-`STORY_COMFYUI`, its version. The code under test says how fast it is in the file `speed` beside the suite.
+The story comes from the environment: `STORY_NOW`, seconds since 1970; `STORY_SLOWER`, a factor for the server; and
+`STORY_COMFYUI`, its version. The file `speed` next to the suite gives the speed of the code under test.
 """
 
 from __future__ import annotations
