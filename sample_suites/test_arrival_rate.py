@@ -1,7 +1,7 @@
-"""Prompts arrive at a rate, whether earlier ones are done or not, as from people who do not know of each other.
+"""Prompts arrive at a rate, whether or not earlier ones have finished, as from independent people.
 
-Users who wait for their picture before they send the next prompt slow down with the server. Arrivals do not: where they
-come faster than the server works, the queue grows, and only such a load shows it.
+Users who wait for their picture before they send the next prompt slow down with the server. Arrivals do not: if they
+come faster than the server works, the queue grows. Only such an open load shows this.
 """
 
 from __future__ import annotations
@@ -19,4 +19,4 @@ def test_random_arrivals(load: LoadResult) -> None:
 @load_scenario("txt2img", rate=[("15s", "10/min"), ("15s", "30/min"), ("15s", "0/min")], max_in_flight=20)
 def test_rush_hour(load: LoadResult) -> None:
     assert load.success_rate == 100
-    assert load.dropped == 0  # no more than 20 prompts were ever unfinished
+    assert load.dropped == 0  # never more than 20 unfinished prompts

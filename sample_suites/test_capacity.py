@@ -1,7 +1,7 @@
-"""How many users can a server have at once? It measures about a hundred prompts, computes where the SLO ends, and
-confirms that by one more load.
+"""How many simultaneous users can a server take within an SLO?
 
-`arrival="poisson"`, the default, asks for prompts per minute instead.
+The search measures about a hundred prompts, computes the largest load that meets the SLO, and confirms it with another
+load. With `arrival="poisson"`, the default, the answer is in prompts per minute instead.
 """
 
 from __future__ import annotations

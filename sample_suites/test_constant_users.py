@@ -1,6 +1,6 @@
 """A steady load: three users for a while, with a pause after each picture. Does the service keep its pace?
 
-The load of a class runs once, and each of its tests looks at another side of it.
+The load of a class runs once, and each of its tests checks a different aspect of it.
 """
 
 from __future__ import annotations

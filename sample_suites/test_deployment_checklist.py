@@ -1,9 +1,9 @@
-"""The checks of `comfyload doctor` as tests: copy this file, and say below what your deployment has.
+"""The checks of `comfyload doctor` as tests: copy this file, and describe your deployment below.
 
     pytest test_deployment_checklist.py --comfyui-url https://comfy.example.org \
         --comfyui-worker http://gpu1:8188 --comfyui-worker http://gpu2:8188
 
-A check that cannot tell is skipped, with the reason: it has not passed. Without --comfyui-url all are skipped.
+A check that cannot tell is skipped with the reason: that is not a pass. Without --comfyui-url all are skipped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Failures: each kind is counted by itself, so that one may be allowed and another not."""
+"""Failures: each kind is counted separately, so that some can be allowed and others not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TestFailures:
     def test_pictures(self, load: LoadResult) -> None:
         assert load.errors["bad_output"] == 0  # files that cannot be decoded
         assert load.blank_outputs == 0  # pictures of one colour
-        assert load.errors["partial"] == 0  # prompts of which a part was not executed
+        assert load.errors["partial"] == 0  # prompts that were executed only in part
 
     def test_success_rate(self, load: LoadResult) -> None:
-        assert load.success_rate >= 90  # percent; thirty prompts support no more
+        assert load.success_rate >= 90  # percent; thirty prompts cannot support more

@@ -1,6 +1,6 @@
 """One user fills the queue: how long do the others wait?
 
-`groups` runs several loads at once; `load.by("group")` has the part of each.
+`groups` runs several loads at once; `load.by("group")` has the results of each.
 """
 
 from __future__ import annotations

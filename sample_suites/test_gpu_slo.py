@@ -1,8 +1,8 @@
-"""SLOs of the GPU itself: one run, and one test and one JUnit case for each SLO.
+"""SLOs of the GPU itself: one run, with a test and a JUnit case for each SLO.
 
-80 to 95 % utilization is a statement about sizing, so that the load is open: a queue that never runs empty keeps any
-GPU at 100 %. The rate is for the embedded simulator's RTX 4090; give your own. The seed makes the arrivals the same in
-every run: left to chance, one run in three has 7 % more or fewer of them.
+80 to 95 % utilization is a statement about sizing, so the load is open: a queue that is never empty keeps any GPU at
+100 %. The rate suits the embedded simulator's RTX 4090; set your own. The seed makes the arrivals the same in every
+run; without it, one run in three has 7 % more or fewer of them.
 """
 
 from __future__ import annotations

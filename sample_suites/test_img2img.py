@@ -1,6 +1,6 @@
-"""Image to image. The input picture lies beside the workflow, and is uploaded once, before the load.
+"""Image to image. The input picture comes with the workflow, and is uploaded once, before the load.
 
-`inputs` sets an input of a node, by the node's class, title or id, without a change to the workflow's file.
+`inputs` sets an input of a node, by the node's class, title or id, without changing the workflow's file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Inpainting: a masked part of a picture is repainted."""
+"""Inpainting: repaint the masked part of a picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several workflows on one server: what does it cost to change models all the time?"""
+"""Several workflows on one server: what does it cost to switch models all the time?"""
 
 from __future__ import annotations
 

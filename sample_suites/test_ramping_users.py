@@ -9,6 +9,6 @@ from pytest_comfyload import LoadResult, load_scenario
 def test_ramping_users(load: LoadResult) -> None:
     few, many = load.by("stage")[1], load.by("stage")[3]
     assert load.success_rate == 100
-    # The longest wait is a fact; a P95 of the few prompts of a stage would be a guess.
+    # The longest wait is a fact; a stage has too few prompts to support a P95.
     assert few.queue_time.max < 30  # seconds
     assert many.queue_time.max < 60
