@@ -127,15 +127,17 @@ def _explained(spec: MetricSpec) -> Lines:
     stats = ", ".join(f"`.{stat}`" for stat in spec.stats)
     uses = [f"Figures: {stats}."] if stats else []
     if spec.scale is None:
-        uses.append("It is no gate: commits are not compared by it.")
+        uses.append("Commits are not compared by it.")
     elif spec.scale.relative:
-        better = "more" if spec.scale.higher_is_better else "less"
-        uses.append(f"Compared by ratio, {better} is better; least change {spec.scale.effect:g} %.")
+        better = "higher" if spec.scale.higher_is_better else "lower"
+        uses.append(f"Compared by ratio, {better} is better; changes below {spec.scale.effect:g} % do not count.")
     else:
-        better = "more" if spec.scale.higher_is_better else "less"
-        uses.append(f"Compared by difference, {better} is better; least change {spec.scale.floor:g} {spec.unit}.")
+        better = "higher" if spec.scale.higher_is_better else "lower"
+        uses.append(
+            f"Compared by difference, {better} is better; changes below {spec.scale.floor:g} {spec.unit} do not count."
+        )
     if spec.slo:
-        uses.append("`find_capacity` and `comfyload plan` take it as SLO.")
+        uses.append("`find_capacity` and `comfyload plan` accept it as an SLO.")
     yield " ".join((_escaped(spec.help), *uses))
 
 

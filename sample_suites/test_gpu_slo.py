@@ -15,7 +15,7 @@ from pytest_comfyload import GpuSampler, LoadResult, load_scenario
 def test_idle(gpu: GpuSampler) -> None:
     with gpu.sampling() as usage:
         time.sleep(1)
-    assert usage.utilization.max < 10  # percent of the time in which some kernel ran
+    assert usage.utilization.max < 10  # percent of the time in which a kernel was running
     assert usage.vram.peak < 90  # percent of the card
 
 
@@ -30,7 +30,7 @@ class TestGpuSlo:
 
     def test_heat(self, load: LoadResult) -> None:
         assert load.gpu.temperature.max < 83  # °C
-        assert load.gpu.throttled < 1  # percent of the time in which the clocks were held down
+        assert load.gpu.throttled < 1  # percent of the time in which the clocks were throttled
 
     def test_energy(self, load: LoadResult) -> None:
         assert load.gpu.power.mean < 430  # watts

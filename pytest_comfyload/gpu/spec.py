@@ -47,7 +47,7 @@ class GpuReading:
         memory_used: Bytes.
         memory_total: Bytes.
         temperature: °C.
-        power: W.
+        power: Watts.
         energy: J since any fixed time.
         clock: MHz.
     """

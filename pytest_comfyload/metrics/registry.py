@@ -33,21 +33,21 @@ def _gpu(name: str, title: str, unit: str, help: str, **more: object) -> MetricS
 _DECLARED = (
     MetricSpec(
         name="success_rate", title="Success rate", unit="%", scale=Scale(floor=1.0, higher_is_better=True),
-        explains=("",), help="Prompts that succeeded, of all in the window.",
+        explains=("",), help="Share of the prompts in the window that succeeded.",
     ),
     MetricSpec(
         name="throughput", title="Throughput", unit="outputs/min", scale=_RATE, explains=("",),
-        help="Files delivered by prompts that ended in the window; `.unit` is images/min where all are pictures.",
+        help="Files delivered by prompts that ended in the window; `.unit` is images/min if all are pictures.",
         panel=Panel(
             id="throughput", order=40, stats=("",),
-            caption="Images, or whatever else the workflow delivers, of prompts that ended in the measured window.",
+            caption="Images, or other outputs of the workflow, of prompts that ended in the measured window.",
         ),
     ),
     MetricSpec(
         name="prompt_throughput", title="Prompt throughput", unit="prompts/min", scale=_RATE,
         help="Prompts that succeeded and ended in the window.",
     ),
-    _count("oom_errors", "Out of memory", "Prompts that failed because the server was out of memory, of any backend.",
+    _count("oom_errors", "Out of memory", "Prompts that failed because the server ran out of memory, on any backend.",
            key="errors.oom"),
     _count("timeouts", "Timeouts", "Prompts that executed or waited for longer than the scenario allows.",
            key="errors.timeout"),
@@ -56,19 +56,19 @@ _DECLARED = (
     _count("cached", "From the cache", "Prompts whose work came from the server's cache; their times do not count."),
     _count("contended", "Contended", "Prompts that shared the queue with foreign prompts."),
     _count("stalled", "Stalled", "Prompts during which the generator stalled."),
-    _count("void", "Void", "Prompts whose server-side times cannot be known."),
+    _count("void", "Void", "Prompts whose server-side times are unknown: the server's timestamps cannot be right."),
     _count("blank_outputs", "Blank outputs", "Pictures in which every channel is constant."),
     _time("send_lag", "Send lag", "From when a prompt was due to when it was sent.", scale=None),
     _time(
         "generator_lag", "Generator lag", scale=None,
-        help="What the generator itself may have added to total_time, at most; wall seconds.",
+        help="The most that the load generator itself may have added to total_time; wall-clock seconds.",
     ),
     _time("submit_time", "Submit time", "From sending a prompt to its acceptance by the server.", scale=_WAIT),
     _time(
         "queue_time", "Queue wait", "From acceptance to the start of execution; infinite if never started.",
         scale=_WAIT, needs="timeline", explains=("p50",), terminal="queue", slo=True,
         panel=Panel(
-            id="queue", order=30, stats=("p50", "p95"), band=True, caption="From accepted to the start of execution."
+            id="queue", order=30, stats=("p50", "p95"), band=True, caption="From acceptance to the start of execution."
         ),
     ),
     _time(
@@ -80,16 +80,16 @@ _DECLARED = (
         ),
     ),
     _time(
-        "delivery_time", "Delivery time", "From the end of execution to the client's knowledge of it.", scale=_WAIT,
+        "delivery_time", "Delivery time", "From the end of execution until the client learns of it.", scale=_WAIT,
         needs="timeline",
     ),
-    _time("fetch_time", "Fetch time", "The download of a prompt's outputs.", scale=_WAIT),
+    _time("fetch_time", "Fetch time", "Download of a prompt's outputs.", scale=_WAIT),
     _time(
-        "total_time", "Total time", "From when a prompt was due to its outputs in hand; failures count as infinite.",
+        "total_time", "Total time", "From when a prompt was due until its outputs are complete; infinite for failures.",
         explains=("p50", "p95"), terminal="total", slo=True, mirrored=True,
         panel=Panel(
             id="total", order=20, stats=("p50", "p95", "p99"), band=True,
-            caption="From the intended start to the outputs in hand; failures count as ∞.",
+            caption="From the intended start until the outputs are complete; failures count as ∞.",
         ),
     ),
     _time(
@@ -99,14 +99,14 @@ _DECLARED = (
     _time("sampling_time", "Sampling", "Nodes that sample, within the generation.", needs="nodes"),
     _time("decode_time", "Decoding", "Nodes that decode latents, within the generation.", needs="nodes"),
     _time("save_time", "Saving", "Nodes that save outputs, within the generation.", needs="nodes"),
-    _time("node_time", "Node time", "By node class: the execution of one node.", needs="nodes", by_class=True),
+    _time("node_time", "Node time", "Execution of one node, by node class.", needs="nodes", by_class=True),
     MetricSpec(
         name="cold_start", title="Cold start", unit="s", stats=("max", "mean"), scale=_RATIO, needs="server",
-        help="From the process of a server that was launched to its first executed prompt; wall seconds.",
+        help="From the start of a launched server's process to its first executed prompt; wall-clock seconds.",
     ),
     MetricSpec(
         name="steps_per_second", title="Sampling rate", unit="it/s", stats=_TIMES, scale=_RATE, needs="nodes",
-        by_class=True, help="By node class: steps of the sampler per second.",
+        by_class=True, help="Sampling steps per second, by node class.",
     ),
     MetricSpec(
         name="server.ram_used", title="RAM (reported by the server)", unit="B", stats=("max", "mean"), needs="server",
@@ -121,7 +121,7 @@ _DECLARED = (
         ),
     ),
     _gpu(
-        "utilization", "GPU utilisation", "%", "Share of the time in which some kernel ran.",
+        "utilization", "GPU utilisation", "%", "Share of the time in which a kernel was running.",
         stats=("mean", "p95", "max", "busy_mean"), scale=Scale(floor=2.0), gates=("mean", "busy_mean"),
         explains=("mean",),
         panel=Panel(
@@ -130,11 +130,11 @@ _DECLARED = (
         ),
     ),
     _gpu(
-        "vram", "VRAM", "%", "Memory in use, of the card.", stats=("peak", "mean"), scale=Scale(floor=1.0),
+        "vram", "VRAM", "%", "Share of the card's memory in use.", stats=("peak", "mean"), scale=Scale(floor=1.0),
         explains=("peak",),
         panel=Panel(
             id="vram", order=60, stats=("peak",), title="VRAM peak",
-            caption="Of the card; torch’s cache and other processes count.",
+            caption="Of the card, including torch’s cache and other processes.",
         ),
     ),
     _gpu("memory_used", "VRAM used", "B", "Memory in use.", stats=("peak", "mean"), scale=_RATIO, gates=("peak",)),
@@ -143,11 +143,11 @@ _DECLARED = (
     _gpu("power", "Power", "W", "Power of one GPU.", stats=("mean", "max"), scale=_RATIO, gates=("mean",)),
     _gpu("energy", "Energy", "J", "Energy of all GPUs over the window.", key="gpu.energy.joules"),
     _gpu(
-        "energy_per_image", "Energy per image", "J/image", "Energy of all GPUs, idle or not, by output.",
+        "energy_per_image", "Energy per image", "J/image", "Energy of all GPUs, including idle ones, per output.",
         key="gpu.energy.per_image", scale=_RATIO, explains=("",),
     ),
     _gpu("clock", "Clock", "MHz", "Clock of the multiprocessors.", stats=("mean", "min")),
-    _gpu("throttled", "Throttled", "%", "Share of the time in which the clocks were held down.",
+    _gpu("throttled", "Throttled", "%", "Share of the time in which the clocks were throttled.",
          key="gpu.throttled.percent", scale=Scale(floor=1.0), explains=("",)),
 )  # fmt: skip
 

@@ -66,7 +66,7 @@ _GPU = ("gpu", "uuid")
 SERIES = (
     ExportedSeries("comfyui_up", "gauge", "1 while the server answers.", _plain(lambda each: each.up)),
     ExportedSeries(
-        "comfyui_queue_size", "gauge", "Prompts that wait; the running one is not among them.",
+        "comfyui_queue_size", "gauge", "Prompts that wait, without the running one.",
         _plain(lambda each: each.waiting),
     ),
     ExportedSeries("comfyui_prompts_waiting", "gauge", "Prompts that wait.", _plain(lambda each: each.waiting)),
@@ -152,7 +152,7 @@ SERIES = (
         _gpus(lambda sample: sample.energy), _GPU,
     ),
     ExportedSeries(
-        "comfyui_gpu_throttled", "gauge", "1 while clocks are held down for power or heat.",
+        "comfyui_gpu_throttled", "gauge", "1 while the clocks are throttled because of power or temperature.",
         _gpus(lambda sample: sample.throttled()), _GPU,
     ),
     ExportedSeries(
