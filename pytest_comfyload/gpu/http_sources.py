@@ -35,50 +35,6 @@ __all__ = [
 PERIOD = 1.0
 
 
-class MetricsSource:
-    """The GPUs of a Prometheus endpoint, or only `gpus`, by UUID or number; `scale` is that of the run's clock."""
-
-    def __init__(self, server: str, endpoint: ServerAddress, gpus: Sequence[str] = (), scale: float = 1.0) -> None:
-        self.server = server
-        self._endpoint = endpoint
-        self._gpus = tuple(gpus)
-        self._poller = Poller(server, str(self), wall_period(PERIOD, scale))
-
-    @property
-    def losses(self) -> tuple[str, ...]:
-        return self._poller.losses
-
-    @contextlib.asynccontextmanager
-    async def watching(self, keep: Keep, now: Now) -> AsyncIterator[None]:
-        async with self._reading() as read, self._poller.watching(read, keep, now):
-            yield
-
-    async def cards(self) -> Sequence[Card]:
-        """Read the cards once. Raises: ServerError."""
-        async with self._reading() as read:
-            return await read()
-
-    @contextlib.asynccontextmanager
-    async def _reading(self) -> AsyncIterator[Read]:
-        transport = Transport(self._endpoint, deadline=PATIENCE)
-
-        async def read() -> Sequence[Card]:
-            text = redacted((await transport.get_bytes("")).decode("utf-8", "replace"))
-            cards = cards_of(parse_metrics(text))
-            chosen = [card for card in cards if not self._gpus or card.is_one_of(self._gpus)]
-            if len(chosen) > MOST_DEVICES:
-                raise NotComfyUI(f"{self} lists {len(chosen)} GPUs, more than {MOST_DEVICES}; name some: #GPU,…")
-            return chosen
-
-        try:
-            yield read
-        finally:
-            await transport.aclose()
-
-    def __str__(self) -> str:
-        return f"metrics {self._endpoint.url}" + (f"#{','.join(self._gpus)}" if self._gpus else "")
-
-
 # Real seconds that one poll may take, and seconds for the last poll, for which the end of the run waits.
 PATIENCE = 2.0
 _LAST_PATIENCE = 1.0
@@ -163,17 +119,12 @@ class Poller:
             keep(GpuSample(self._server, card.gpu, time, span, **card.values))
 
 
-# Seconds of the run's clock between two polls: each takes a little time on the server's event loop.
-STATS_PERIOD = 2.0
+class _PolledSource:
+    """A source whose cards are read again and again; `period` is real seconds, `what` names it in messages."""
 
-
-class SystemStatsSource:
-    """The devices that one server reports in /system_stats; `scale` is that of the run's clock."""
-
-    def __init__(self, address: ServerAddress, scale: float = 1.0) -> None:
-        self.server = address.url
-        self._address = address
-        self._poller = Poller(self.server, f"{self.server}/system_stats", wall_period(STATS_PERIOD, scale))
+    def __init__(self, server: str, what: str, period: float) -> None:
+        self.server = server
+        self._poller = Poller(server, what, period)
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -181,14 +132,68 @@ class SystemStatsSource:
 
     @contextlib.asynccontextmanager
     async def watching(self, keep: Keep, now: Now) -> AsyncIterator[None]:
+        async with self._reading() as read, self._poller.watching(read, keep, now):
+            yield
+
+    async def cards(self) -> Sequence[Card]:
+        """Read the cards once. Raises: ServerError."""
+        async with self._reading() as read:
+            return await read()
+
+    def _reading(self) -> contextlib.AbstractAsyncContextManager[Read]:
+        """Open what the cards are read from."""
+        raise NotImplementedError
+
+
+class MetricsSource(_PolledSource):
+    """The GPUs of a Prometheus endpoint, or only `gpus`, by UUID or number; `scale` is that of the run's clock."""
+
+    def __init__(self, server: str, endpoint: ServerAddress, gpus: Sequence[str] = (), scale: float = 1.0) -> None:
+        self._endpoint = endpoint
+        self._gpus = tuple(gpus)
+        super().__init__(server, str(self), wall_period(PERIOD, scale))
+
+    @contextlib.asynccontextmanager
+    async def _reading(self) -> AsyncIterator[Read]:
+        transport = Transport(self._endpoint, deadline=PATIENCE)
+
+        async def read() -> Sequence[Card]:
+            text = redacted((await transport.get_bytes("")).decode("utf-8", "replace"))
+            cards = cards_of(parse_metrics(text))
+            chosen = [card for card in cards if not self._gpus or card.is_one_of(self._gpus)]
+            if len(chosen) > MOST_DEVICES:
+                raise NotComfyUI(f"{self} lists {len(chosen)} GPUs, more than {MOST_DEVICES}; name some: #GPU,…")
+            return chosen
+
+        try:
+            yield read
+        finally:
+            await transport.aclose()
+
+    def __str__(self) -> str:
+        return f"metrics {self._endpoint.url}" + (f"#{','.join(self._gpus)}" if self._gpus else "")
+
+
+# Seconds of the run's clock between two polls: each takes a little time on the server's event loop.
+STATS_PERIOD = 2.0
+
+
+class SystemStatsSource(_PolledSource):
+    """The devices that one server reports in /system_stats; `scale` is that of the run's clock."""
+
+    def __init__(self, address: ServerAddress, scale: float = 1.0) -> None:
+        self._address = address
+        super().__init__(address.url, f"{address.url}/system_stats", wall_period(STATS_PERIOD, scale))
+
+    @contextlib.asynccontextmanager
+    async def _reading(self) -> AsyncIterator[Read]:
         client = ComfyClient(self._address)
 
         async def read() -> Sequence[Card]:
             return devices_of(await client.system_stats())
 
         try:
-            async with self._poller.watching(read, keep, now):
-                yield
+            yield read
         finally:
             await client.aclose()
 
@@ -196,32 +201,24 @@ class SystemStatsSource:
         return "system_stats (memory only)"
 
 
-class CalledSource:
+class CalledSource(_PolledSource):
     """The GPUs that a function of SOURCES reports; it runs in a thread, and may fail in any way."""
 
     def __init__(self, server: str, name: str, argument: str, scale: float = 1.0) -> None:
-        self.server = server
         self._name, self._argument = name, argument
-        self._poller = Poller(server, str(self), wall_period(PERIOD, scale))
-
-    @property
-    def losses(self) -> tuple[str, ...]:
-        return self._poller.losses
+        super().__init__(server, str(self), wall_period(PERIOD, scale))
 
     @contextlib.asynccontextmanager
-    async def watching(self, keep: Keep, now: Now) -> AsyncIterator[None]:
-        async with self._poller.watching(self._read, keep, now):
-            yield
-
-    async def cards(self) -> Sequence[Card]:
-        """Read the cards once. Raises: ServerError, TimeoutError."""
-        async with asyncio.timeout(PATIENCE):
-            return await self._read()
+    async def _reading(self) -> AsyncIterator[Read]:
+        yield self._read
 
     async def _read(self) -> Sequence[Card]:
         """Call the function in a thread. Raises: ServerError."""
         try:
-            return await asyncio.to_thread(lambda: [_read_card(each) for each in self._called()])
+            async with asyncio.timeout(PATIENCE):
+                return await asyncio.to_thread(lambda: [_read_card(each) for each in self._called()])
+        except TimeoutError:
+            raise ServerError("no answer in time") from None
         except Exception as error:
             raise ServerError(f"{type(error).__name__}: {error}") from None
 

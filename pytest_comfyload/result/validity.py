@@ -46,8 +46,8 @@ def cache_fault(measured: Sequence[Outcome]) -> str | None:
             '{"free_memory": true}), or pass allow_cached=True'
         )
     return (
-        f"{share} came entirely from the server's cache, so nothing was generated; vary a seed or an input, demand the "
-        "work by must_run=[…], or pass allow_cached=True"
+        f"{share} came entirely from the server's cache, so nothing was generated; vary a seed or an input, require "
+        "the work with must_run=[…], or pass allow_cached=True"
     )
 
 

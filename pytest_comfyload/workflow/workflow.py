@@ -190,7 +190,7 @@ def _unplaced(workflow: Workflow, kept: Set[InputRef], several: Sequence[InputRe
     if several:
         texts = "; ".join(f"{spot} {nodes.class_of(spot.node)} = {nodes.value(spot)!r}" for spot in several)
         return (
-            f"prompts: {workflow.name} has {len(several)} texts that may be the prompt: {texts}; set the others by "
+            f"prompts: {workflow.name} has {len(several)} texts that may be the prompt: {texts}; set the others with "
             f"inputs=, such as {{'{several[0]}': ...}}, or draw one of them: inputs={{'{several[-1]}': [..., ...]}}"
         )
     beside = f" beside {', '.join(sorted(map(str, kept)))}, which inputs= sets" if kept else ""

@@ -55,7 +55,7 @@ def monitor(folder: Path, *arguments: str) -> Iterator[str]:
 
 
 def _urls(log: Path) -> list[str]:
-    return re.findall(r"(https?://\S+)/metrics tells", log.read_text())
+    return re.findall(r"(https?://\S+)/metrics has", log.read_text())
 
 
 def scraped(url: str, name: str, **labels: str) -> float:
