@@ -1,28 +1,28 @@
-// A chart: SVG in the colours of the page, with a pointer, a tooltip, keys and zoom. Nothing in it but what we draw.
+// An SVG chart in the colours of the page, with pointer, tooltip, keyboard and zoom, and without dependencies.
 "use strict";
 
 /**
  * @typedef {Object} Spec
  * @property {string} unit of the vertical axis
- * @property {number[]} x where the points are, ascending, for the pointer and the keys
+ * @property {number[]} x positions of the points, ascending, for pointer and keyboard
  * @property {boolean} [dates] x is milliseconds since 1970
- * @property {boolean} [log] vertical axis
- * @property {[number, number]} [view] the horizontal range that is seen at first
- * @property {[number, number]} whole the horizontal range that there is
- * @property {(low: number, high: number) => [number, number]} vertical range for what is in view
- * @property {(plot: Plot) => void} draw puts marks into the plot, each time that the view changes
+ * @property {boolean} [log] logarithmic vertical axis
+ * @property {[number, number]} [view] initial horizontal range
+ * @property {[number, number]} whole full horizontal range
+ * @property {(low: number, high: number) => [number, number]} vertical range for the horizontal range in view
+ * @property {(plot: Plot) => void} draw adds marks to the plot, each time the view changes
  * @property {(low: number, high: number, about: number) => {at: number, text: string}[]} [ticks] of the horizontal axis
  * @property {(index: number) => any[]} [tip] lines of the tooltip
  * @property {(index: number) => void} [pick]
- * @property {(x: number, y: number) => number|null} [nearest] which point the pointer is on, where x alone does not tell
- * @property {Link} [link] charts that move together
+ * @property {(x: number, y: number) => number|null} [nearest] point at the pointer, where x alone does not determine it
+ * @property {Link} [link] charts that zoom and point together
  * @property {number} [height]
  * @property {string} [xLabel]
  * @property {boolean} [inverted]
  * @property {boolean} [bare] without a vertical axis
  */
 
-/** @param {string} tag @param {Record<string, any>} attributes @param {Record<string, any>} style colours by the names of the style sheet */
+/** @param {string} tag @param {Record<string, any>} attributes @param {Record<string, any>} style colours as style sheet variables */
 const drawn = (tag, attributes, style = {}) => {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
@@ -32,7 +32,7 @@ const drawn = (tag, attributes, style = {}) => {
   return element;
 };
 
-/** Round values from `low` to `high`, `about` so many. @param {number} low @param {number} high @param {number} about */
+/** Return about `about` round values in a range. @param {number} low @param {number} high @param {number} about */
 const roundTicks = (low, high, about) => {
   const raw = (high - low) / Math.max(1, about);
   if (!(raw > 0) || !Number.isFinite(raw)) return [];
@@ -42,7 +42,7 @@ const roundTicks = (low, high, about) => {
   return Array.from({ length: Math.max(0, last - first + 1) }, (_, place) => (first + place) * step);
 };
 
-/** 1, 2, 5, 10, 20, … within a range. @param {number} low @param {number} high */
+/** Return 1, 2, 5, 10, 20, … within a range. @param {number} low @param {number} high */
 const logTicks = (low, high) => {
   const powers = Array.from({ length: 40 }, (_, place) => place - 20).flatMap((power) => [1, 2, 5].map((each) => each * 10 ** power));
   return powers.filter((each) => each >= low && each <= high);
@@ -59,7 +59,7 @@ const dateTicks = (low, high, about) => {
     .map((at) => ({ at, text: comfyload.date(at / 1000, step < DAY).replace(" UTC", "") }));
 };
 
-/** The marks of a chart, in the units of its data. */
+/** Draws the marks of a chart, given in the units of its data. */
 class Plot {
   /** @param {SVGElement} target @param {(value: number) => number} x @param {(value: number) => number} y @param {{left: number, top: number, width: number, height: number}} box */
   constructor(target, x, y, box) {
@@ -70,7 +70,7 @@ class Plot {
     this.target.append(drawn(tag, attributes, style));
   }
 
-  /** A path with gaps where a value is not finite. */
+  /** Return a path with gaps where a value is not finite. */
   path(xs, ys) {
     let d = "", down = false;
     for (let place = 0; place < xs.length; place += 1) {
@@ -85,7 +85,7 @@ class Plot {
     this.add("path", { d: this.path(xs, ys), fill: "none" }, { stroke: color, "stroke-width": width, "stroke-dasharray": dash, opacity: alpha });
   }
 
-  /** Between two curves, where both are known. */
+  /** Fill the area between two curves where both are finite. */
   area(xs, below, above, { color, alpha }) {
     let piece = [];
     const close = () => {
@@ -115,7 +115,7 @@ class Plot {
     this.add("path", { d }, { fill: shape === "cross" ? "none" : fill, stroke: outlined ? color : "none", "stroke-width": edge || 1.6 });
   }
 
-  /** Rows from left to right. */
+  /** Draw horizontal bars. */
   bars(lefts, rights, ys, height, color) {
     const half = height / 2, d = lefts.map((left, place) => {
       const x = this.x(left), width = Math.max(0.5, this.x(rights[place]) - x), top = this.y(ys[place] - half), bottom = this.y(ys[place] + half);
@@ -124,14 +124,14 @@ class Plot {
     this.add("path", { d }, { fill: color });
   }
 
-  /** A line through the whole chart: `across` at a height, or up at a place. */
+  /** Draw a line through the whole chart: horizontal if `across`, else vertical. */
   rule(value, { across = false, color, width = 1, dash = "", alpha = 1 }) {
     const { left, top, width: wide, height } = this.box;
     const d = across ? `M${left} ${this.y(value).toFixed(1)}h${wide}` : `M${this.x(value).toFixed(1)} ${top}v${height}`;
     this.add("path", { d, fill: "none" }, { stroke: color, "stroke-width": width, "stroke-dasharray": dash, opacity: alpha });
   }
 
-  /** The area between two heights. */
+  /** Fill the area between two heights. */
   zone(low, high, { color, alpha }) {
     const { left, width } = this.box, top = this.y(high);
     this.add("rect", { x: left, y: top, width, height: Math.max(0, this.y(low) - top) }, { fill: color, opacity: alpha });
@@ -174,7 +174,7 @@ class Chart {
     element.replaceChildren(this.svg);
     element.onkeydown = (event) => this.key(event);
     element.onblur = () => this.point(null);
-    // A finger leaves when it is lifted: what it touched stays.
+    // A finger leaves when it is lifted: the touched point stays marked.
     element.onpointerleave = (event) => event.pointerType === "mouse" && this.from === null && this.point(null);
     this.listen();
     this.sized = new ResizeObserver(() => element.clientWidth !== this.width && this.draw());
@@ -188,7 +188,7 @@ class Chart {
     svg.addEventListener("pointerdown", (event) => this.pressed(event));
     svg.addEventListener("pointerup", (event) => this.released(event));
     svg.addEventListener("pointercancel", () => this.select(null));
-    // Two touches are none: the second opens what the first told of.
+    // A double tap is not a double click: its second tap opens the point that the first one showed.
     svg.addEventListener("dblclick", () => this.pointer === "mouse" && this.reset());
     svg.addEventListener("wheel", (event) => {
       if (!event.ctrlKey) return;
@@ -254,7 +254,7 @@ class Chart {
 
   // --- view ---
 
-  /** Shows so much of the horizontal axis, and tells nobody. @param {number} low @param {number} high */
+  /** Show a range of the horizontal axis, without notifying the link. @param {number} low @param {number} high */
   show(low, high) {
     if (this.low === low && this.high === high) return;
     Object.assign(this, { low, high });
@@ -273,7 +273,7 @@ class Chart {
 
   // --- pointer ---
 
-  /** @param {MouseEvent} event the place on the horizontal axis */
+  /** Return the pointer's value on the horizontal axis. @param {MouseEvent} event */
   value(event) {
     const share = (event.clientX - this.svg.getBoundingClientRect().left - this.box.left) / this.box.width;
     return this.low + Math.min(1, Math.max(0, share)) * (this.high - this.low);
@@ -315,16 +315,16 @@ class Chart {
     const [low, high] = [this.from, this.value(event)].sort((a, b) => a - b);
     this.select(null);
     if (Math.abs(this.toX(high) - this.toX(low)) > 6) this.zoom(low, high);
-    // A finger has no way to point before it touches: its first touch tells, the second opens.
+    // A finger cannot hover: the first tap shows the tooltip, the second opens the point.
     else if (this.spec.pick && this.index !== null && (event.pointerType === "mouse" || this.known === this.index)) {
       clearTimeout(this.picking);
       const { index } = this;
-      // A double click is none of two.
+      // Delayed, so that a double click can cancel it.
       this.picking = setTimeout(() => this.spec.pick(index), 220);
     }
   }
 
-  /** What is dragged over. @param {number|null} to */
+  /** Show the dragged range; null ends it. @param {number|null} to */
   select(to) {
     const [low, high] = [this.from, to ?? this.from].sort((a, b) => a - b).map((each) => this.toX(each ?? this.low));
     this.brush.setAttribute("x", String(low));
@@ -347,7 +347,7 @@ class Chart {
     this.cursor?.setAttribute("d", Number.isFinite(at) ? `M${this.toX(at).toFixed(1)} ${top}v${height}` : "");
   }
 
-  /** Where a point is on the page. @param {number} index */
+  /** Return the position of a point on the page. @param {number} index */
   place(index) {
     const box = this.element.getBoundingClientRect();
     return { x: box.left + this.toX(this.spec.x[index]), y: box.top, height: box.height };
@@ -391,7 +391,7 @@ class Chart {
   }
 }
 
-/** Shows lines beside a place, or nothing. @param {any[]|null} lines @param {{x: number, y: number, height: number}} [place] */
+/** Show a tooltip at a place, or hide it. @param {any[]|null} lines @param {{x: number, y: number, height: number}} [place] */
 comfyload.tip = (lines, place) => {
   const tip = document.getElementById("tip");
   tip.hidden = !lines;
@@ -404,7 +404,7 @@ comfyload.tip = (lines, place) => {
   tip.style.top = `${Math.max(8, top)}px`;
 };
 
-/** A range with some room around values. @param {Iterable<number>} values @param {{zero?: boolean, log?: boolean}} how */
+/** Return a range with a margin around values. @param {Iterable<number>} values @param {{zero?: boolean, log?: boolean}} how */
 comfyload.room = (values, { zero = false, log = false } = {}) => {
   let low = Infinity, high = -Infinity;
   for (const value of values) {
@@ -413,7 +413,7 @@ comfyload.room = (values, { zero = false, log = false } = {}) => {
     high = Math.max(high, value);
   }
   if (low > high) return log ? [0.1, 1] : [0, 1];
-  const least = 5 * comfyload.RESOLUTION; // of an axis with ticks that differ
+  const least = 5 * comfyload.RESOLUTION; // the smallest span in which tick labels differ
   if (log) return [Math.max(low, least) / 1.25, Math.max(high, 10 * least) * 1.25];
   if (zero) return [Math.min(0, low), high > 0 ? Math.max(high * 1.08, least) : 1];
   const margin = Math.max((high - low || Math.abs(high) || 1) * 0.12, least);

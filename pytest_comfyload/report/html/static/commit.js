@@ -1,4 +1,4 @@
-// The page of a commit: of each run its prompts over time.
+// The page of a commit: the prompts of each run over time.
 "use strict";
 
 (() => {
@@ -15,7 +15,7 @@
     return [figure, () => phasesChart(figure.querySelector(".plot.phases"), figure.querySelector(".phase-legend"), data, whole)];
   };
 
-  /** One cursor over all lanes of a run, with its time. */
+  /** Show one cursor across all lanes of a run, with the time. */
   const cursor = (lanes) => {
     const line = lanes.querySelector(".cursor"), seconds = Number(lanes.dataset.seconds);
     lanes.addEventListener("pointermove", (event) => {
@@ -44,7 +44,7 @@
     }
     const names = Object.keys(comfyload.PHASES).filter((name) => data.segments[name]);
     comfyload.legend(legend, names.map((name) => ({ name, color: comfyload.PHASES[name], kind: "area" })));
-    // What is inside the generation is drawn over it.
+    // "other nodes" spans the whole generation; the phases within it are drawn on top.
     const order = ["other nodes", ...names.filter((name) => name !== "other nodes")].filter((name) => data.segments[name]);
     return new comfyload.Chart(plot, {
       unit: "", x: first, whole, height: Math.max(140, Math.min(520, 60 + count * 16)), bare: true, inverted: true, xLabel: "seconds into the run",
@@ -74,7 +74,7 @@
     });
   };
 
-  // --- the whole ---
+  // --- set-up ---
 
   document.querySelectorAll(".lanes").forEach(cursor);
   for (const run of document.querySelectorAll("article.run")) {

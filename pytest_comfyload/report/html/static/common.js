@@ -1,4 +1,4 @@
-// What all pages share: data, numbers as people read them, state in the address, elements made without HTML text.
+// Shared by all pages: page data, number formatting, state in the URL hash, elements created without HTML text.
 "use strict";
 
 /** @type {Record<string, any>} */
@@ -10,14 +10,14 @@ comfyload.PHASES = {
   save: "--c-save", "other nodes": "--c-other", delivery: "--c-delivery", fetch: "--c-fetch",
 };
 
-/** The JSON of a page. @param {string} id @returns {any} */
+/** Return the data that a page embeds as JSON. @param {string} id @returns {any} */
 comfyload.data = (id) => {
   const element = document.getElementById(id);
   return element ? JSON.parse(element.textContent || "null") : null;
 };
 
 /**
- * An element; what is not an element among the children becomes text, never HTML.
+ * Create an element. A child that is not a node becomes text, never HTML.
  * @param {string} tag @param {Record<string, any>} attributes @param {any[]} children
  */
 comfyload.element = (tag, attributes = {}, ...children) => {
@@ -31,10 +31,10 @@ comfyload.element = (tag, attributes = {}, ...children) => {
   return element;
 };
 
-// Nothing is measured more exactly: what is less is 0.
+// The finest resolution of a measurement: smaller values are shown as 0.
 comfyload.RESOLUTION = 1e-4;
 
-/** Three significant digits, as the terminal writes them. @param {any} value @param {string} unit */
+/** Format a value with three significant digits, as the terminal does. @param {any} value @param {string} unit */
 comfyload.written = (value, unit) => {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (typeof value === "string") return value;
@@ -48,18 +48,18 @@ comfyload.written = (value, unit) => {
   return `${digits.replace("-", "−")} ${unit}`.trim();
 };
 
-/** @param {number|null} seconds since 1970; UTC */
+/** Format a time in UTC. @param {number|null} seconds since 1970 */
 comfyload.date = (seconds, withTime = true) => {
   if (seconds === null || !Number.isFinite(seconds) || Math.abs(seconds) > 8e12) return "unknown";
   const text = new Date(seconds * 1000).toISOString();
   return withTime ? `${text.slice(0, 10)} ${text.slice(11, 16)} UTC` : text.slice(0, 10);
 };
 
-/** The state of the page, kept in the address. */
+/** The state of the page, stored in the URL hash. */
 comfyload.state = {
   /** @returns {URLSearchParams} */
   read: () => new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : ""),
-  /** @param {Record<string, string|null>} changes null takes out */
+  /** @param {Record<string, string|null>} changes null removes a name */
   write: (changes) => {
     const state = comfyload.state.read();
     for (const [name, value] of Object.entries(changes)) {
@@ -71,7 +71,7 @@ comfyload.state = {
   },
 };
 
-/** Calls `draw` when the element comes near the view, once. @param {Element} element @param {() => void} draw */
+/** Call `draw` once, when the element comes near the viewport. @param {Element} element @param {() => void} draw */
 comfyload.whenSeen = (element, draw) => {
   const observer = new IntersectionObserver((entries) => {
     if (entries.some((entry) => entry.isIntersecting)) {
@@ -84,7 +84,7 @@ comfyload.whenSeen = (element, draw) => {
 };
 
 /**
- * A table, filled when its details are opened, or printed.
+ * Fill a figure's table when its details are opened or printed.
  * @param {Element} figure with a `details.behind` @param {() => {head: string[], rows: any[][], note?: string}} content
  */
 comfyload.table = (figure, content) => {
@@ -101,7 +101,7 @@ comfyload.table = (figure, content) => {
   if (details.open) fill();
 };
 
-/** @param {string[]} head @param {any[][]} rows the first cell names the row; a TD is taken as it is */
+/** @param {string[]} head @param {any[][]} rows the first cell is the row's header; a TD is inserted unchanged */
 comfyload.grid = (head, rows) => {
   const { element } = comfyload;
   const numeric = head.map((_, column) => column > 0 && rows.some((row) => /^[+−]?\d[\d.]*( \S+)?$/.test(row[column])));
@@ -131,7 +131,7 @@ window.addEventListener("afterprint", () => {
   }
 });
 
-/** A key of colours. @param {Element} list @param {{name: string, color: string, kind?: string, value?: string}[]} entries */
+/** Fill a legend. @param {Element} list @param {{name: string, color: string, kind?: string, value?: string}[]} entries */
 comfyload.legend = (list, entries) => {
   const { element } = comfyload;
   list.replaceChildren(...entries.map(({ name, color, kind, value }) => {
@@ -141,7 +141,7 @@ comfyload.legend = (list, entries) => {
   }));
 };
 
-/** @param {string} text */
+/** Download a text as a file. @param {string} text */
 comfyload.save = (name, type, text) => {
   const url = URL.createObjectURL(new Blob([text], { type }));
   const link = comfyload.element("a", { href: url, download: name });

@@ -1,5 +1,5 @@
 "use strict";
-// Added by `comfyload report --serve`: says what runs, and loads the page again when the report was made anew.
+// Added by `comfyload report --serve`: shows what is running, and reloads the page when the report has changed.
 (() => {
   const place = document.getElementById("live");
   if (!place) return;

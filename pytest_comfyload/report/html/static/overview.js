@@ -1,4 +1,4 @@
-// The rows of the first screen: search and filter, kept in the address.
+// The rows of the overview: search and filters, stored in the URL hash.
 "use strict";
 
 (() => {
@@ -25,7 +25,7 @@
     });
     if (folded) {
       folded.hidden = ![...folded.querySelectorAll(".scenario")].some((row) => !row.hidden);
-      // Who searches wants to see what was found.
+      // A search shows its matches, even folded ones.
       if (words.length) folded.open = true;
     }
     control("filter-count").textContent = count === rows.length ? "" : `${count} of ${rows.length} scenarios`;

@@ -1,4 +1,4 @@
-// Pictures of two sides, one over the other, with a slider between them.
+// Image pairs: one image over the other, with a slider to compare them.
 "use strict";
 
 for (const slider of document.querySelectorAll(".pair-of .slider")) {

@@ -1,4 +1,4 @@
-// The page of a capacity plan: p95 against people, and the cost of an image against p95.
+// The page of a capacity plan: p95 by number of people, and cost per image by p95.
 "use strict";
 
 (() => {
@@ -59,7 +59,7 @@
           const [color, shape] = KINDS[kind], some = known.filter((cost) => cost.kind === kind);
           plot.dots(some.map(({ p95 }) => p95), some.map(({ dollars }) => dollars), { color, shape, size: 10 });
         }
-        if (figure.clientWidth < 700) return; // names would overlap: the pointer and the table tell them
+        if (figure.clientWidth < 700) return; // labels would overlap; the tooltips and the table have them
         const top = Math.max(...y), near = (a, b) => Math.abs(a.p95 - b.p95) < 0.25 * high && Math.abs(a.dollars - b.dollars) < 0.06 * top;
         const named = known.filter((cost, place) => !known.slice(0, place).some((other) => near(cost, other)));
         for (const { p95, dollars, label } of named) {

@@ -1,4 +1,4 @@
-// The trend: one scenario in one environment at a time, its figures over the runs.
+// The trend: the figures of one scenario in one environment over its runs.
 "use strict";
 
 (() => {
@@ -17,7 +17,7 @@
   /** @type {any} */
   let now = null;
 
-  // --- which runs ---
+  // --- selection of runs ---
 
   /** @param {any[]} options [value, text] @param {string|null} chosen */
   const fill = (select, options, chosen) => {
@@ -43,19 +43,19 @@
     control("scale").value = ["zero", "log"].includes(asked.get("y")) ? asked.get("y") : "fit";
   };
 
-  /** The greatest so far. @param {number[]} values */
+  /** Return the running maximum. @param {number[]} values */
   const running = (values) => {
     let most = -Infinity;
     return values.map((value) => (most = Math.max(most, value)));
   };
 
-  /** What is drawn: the rows of the line on the chosen branch, each with its place. */
+  /** Return the rows to draw, those of the line on the chosen branch, with their positions. */
   const selection = () => {
     const line = chosenLine(), branch = control("branch").value, dates = control("spacing").value === "date";
     const rows = line.time.map((_, row) => row)
       .filter((row) => branch === "*" || (line.branches[line.branch[row]] ?? "") === branch);
     const moment = (row) => 1000 * (data.commits.date[line.commit[row]] ?? line.time[row]);
-    // A commit that was written before its parents, as a rebase leaves it, stays beside them.
+    // After a rebase, a commit may be dated before its parents; it is drawn no earlier than they are.
     const x = dates ? running(rows.map(moment)) : rows.map((_, place) => place);
     const first = x[0] ?? 0, last = x[x.length - 1] ?? 1;
     const pad = dates ? Math.max(3.6e6, (last - first) * 0.02) : Math.max(0.5, rows.length * 0.01);
@@ -63,13 +63,13 @@
     return { line, rows, x, dates, whole, places: new Map(rows.map((row, place) => [row, place])) };
   };
 
-  /** @param {string} name @returns {number[]} with nan where there is no finite value */
+  /** @param {string} name @returns {number[]} with NaN where there is no finite value */
   const column = (name) => {
     const values = now.line.figures[name];
     return now.rows.map((row) => (values && typeof values[row] === "number" ? values[row] : NaN));
   };
 
-  /** The bounds of a panel as they were at each run: of which of its lines, and what the test said. @param {any} panel */
+  /** Return the bounds of a panel's lines, each with its value at each run. @param {any} panel */
   const boundsOf = (panel) => panel.lines.flatMap(([name, short], number) =>
     Object.entries(now.line.bounds[name] || {}).map(([op, steps]) => {
       let step = -1;
@@ -89,7 +89,7 @@
 
   // --- one panel ---
 
-  /** @param {any} panel of the data */
+  /** @param {any} panel one of `data.panels` */
   const spec = (panel) => {
     const scale = control("scale").value, log = scale === "log" && panel.id !== "failures" && panel.id !== "utilization";
     const part = panel.unit === "B" ? 1024 ** 3 : 1;
@@ -144,7 +144,7 @@
     tags(plot);
   };
 
-  /** A bound as it was at each run, in the colour of its curve; runs beyond it are ringed. */
+  /** Draw a bound's value at each run, in the colour of its curve, and ring the runs that violate it. */
   const drawBound = (plot, { number, op, values }, column) => {
     const { x, whole } = now, last = x.length - 1;
     const edges = x.flatMap((at, place) => [place ? (x[place - 1] + at) / 2 : whole[0], place < last ? (at + x[place + 1]) / 2 : whole[1]]);
@@ -153,7 +153,7 @@
     plot.dots(x, beyond, { color: "--bad", size: x.length <= 100 ? 8 : 4, fill: "none" });
   };
 
-  /** Change points: where the level steps, and the medians on both sides. */
+  /** Draw the change points, and the medians before and after them. */
   const levels = (plot, panel) => {
     const gate = panel.lines.some(([name]) => name === now.line.gate[0]);
     const marks = now.line.marks.filter((mark) => now.places.has(mark.at));
@@ -181,7 +181,7 @@
     });
   };
 
-  // --- pointing and opening ---
+  // --- tooltips and links ---
 
   /** @param {any} panel @param {number} index */
   const tip = (panel, index) => {
@@ -215,10 +215,10 @@
     location.href = pageOf(commit);
   };
 
-  /** Where a commit is shown. @param {number} commit */
+  /** Return the address of a commit. @param {number} commit */
   const pageOf = (commit) => (single ? `#commit-${data.commits.id[commit]}` : `${root}commits/${data.commits.id[commit]}.html`);
 
-  // --- the whole ---
+  // --- page ---
 
   const table = (panel) => () => {
     const most = matchMedia("print").matches ? 25 : 1000;
@@ -307,7 +307,7 @@
     control("history").scrollIntoView();
   });
 
-  // --- taking the data along ---
+  // --- export ---
 
   const exported = () => now.rows.map((row) => {
     const commit = now.line.commit[row];
@@ -319,7 +319,7 @@
     };
   });
 
-  // A text that a spreadsheet would take for a formula is not one.
+  // Text that a spreadsheet would evaluate as a formula is prefixed with an apostrophe.
   const cell = (value) => {
     const text = value === null || value === undefined ? "" : String(value);
     const safe = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
