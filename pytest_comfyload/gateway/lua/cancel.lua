@@ -1,5 +1,5 @@
--- Remove waiting prompts of a user without a trace, and mark running ones for the gateway that drives them.
--- Answers the workers whose prompts are to be interrupted, each followed by its prompt.
+-- Delete waiting prompts of a user, and mark running ones as cancelled for the gateways that drive their workers.
+-- Returns the workers to interrupt, each followed by its prompt.
 local user, waiting, running = ARGV[2], ARGV[3] == '1', ARGV[4] == '1'
 local found = {}
 for place = 5, #ARGV do

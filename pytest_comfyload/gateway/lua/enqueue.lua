@@ -1,4 +1,5 @@
--- Accept a prompt, once. Answers: ok NUMBER | same NUMBER | taken (the id belongs to another user) | full | slow SECONDS
+-- Queue a prompt, unless its id is already known.
+-- Returns: ok NUMBER | same NUMBER (already queued) | taken (the id belongs to another user) | full | slow SECONDS
 local id, user, client, priority, order = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local body, size, fit, model, created = ARGV[7], tonumber(ARGV[8]), ARGV[9], ARGV[10], ARGV[11]
 local most, most_bytes, interval, burst = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
@@ -20,7 +21,7 @@ if interval > 0 then
   redis.call('SET', P .. 'rate:' .. user, due + interval, 'EX', math.ceil(due + interval - now) + 1)
 end
 
--- The virtual time of an idle user is moved up to the current one: idle time earns no credit.
+-- An idle user's virtual time is raised to the current one, so that idle time earns no credit.
 if redis.call('EXISTS', P .. 'mine:' .. user) == 0 then
   local at = tonumber(redis.call('ZSCORE', P .. 'virtual', user) or 0)
   redis.call('ZADD', P .. 'virtual', math.max(at, total('clock')), user)

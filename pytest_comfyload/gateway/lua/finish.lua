@@ -1,5 +1,5 @@
--- The first result of a prompt is its result: kept, and told to its client. The result of another try is counted.
--- Answers: ok | same (this try's result is known) | late (another try's was first) | gone
+-- Store the first result of a prompt and send it to its client. A later result of another try is only counted.
+-- Returns: ok | same (this try's result is already stored) | late (another try's was first) | gone (no such prompt)
 local id, token, try, status, entry = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local keep, most, told, count = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local key = P .. 'prompt:' .. id
@@ -37,7 +37,7 @@ for place = 11 + told + count, #ARGV do
 end
 if client ~= '' then
   local channel = 'client:' .. user .. ':' .. client
-  -- The first were told when they happened, and are kept for a client that is away.
+  -- The first `told` frames have already been sent; they are stored for a client that is not connected.
   for place = 11, 10 + told + count do
     local event = redis.call('XADD', P .. 'events:' .. channel, 'MAXLEN', '~', 1000, '*', 'frame', ARGV[place])
     if place > 10 + told then
@@ -47,7 +47,7 @@ if client ~= '' then
   redis.call('EXPIRE', P .. 'events:' .. channel, keep)
 end
 
--- Users who have no prompts and no debt are forgotten, some at a time.
+-- Forget users with no prompts and no debt, a few at a time.
 for _, other in ipairs(redis.call('ZRANGEBYSCORE', P .. 'virtual', '-inf', total('clock'), 'LIMIT', 0, 10)) do
   if redis.call('EXISTS', P .. 'mine:' .. other) == 0 then
     redis.call('ZREM', P .. 'virtual', other)

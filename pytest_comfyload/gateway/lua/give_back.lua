@@ -1,5 +1,5 @@
--- The prompt waits again, at its old place. Answers: ok | stale
--- With a suspicion that the worker may execute it all the same, it will be asked when it is there again.
+-- Return a prompt to its old place in the queue. Returns: ok | stale (it no longer runs under this token)
+-- With a suspicion that the worker may still execute it, the worker is queried when it is reachable again.
 local id, token, suspicion = ARGV[2], ARGV[3], ARGV[4]
 local key = P .. 'prompt:' .. id
 local fields = redis.call('HMGET', key, 'state', 'token', 'user', 'priority', 'number', 'order', 'size', 'worker',

@@ -1,5 +1,5 @@
--- A gateway takes a worker that no other drives, or goes on driving it; a lease of 0 leaves it to others.
--- Answers 1 where the gateway drives it now.
+-- Let a gateway drive a worker that no other gateway drives, or renew its lease; a lease of 0 releases the worker.
+-- Returns: 1 if the gateway drives the worker now | 0
 local worker, gateway, lease = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local key = P .. 'owner:' .. worker
 local owner = redis.call('GET', key)

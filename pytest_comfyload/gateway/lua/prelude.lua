@@ -1,11 +1,12 @@
--- What all scripts share. KEYS[1] is the prefix of every key; ARGV[1] the time in seconds since 1970, '' for Redis' own.
+-- Shared by all scripts. KEYS[1] is the prefix of every key; ARGV[1] is the Unix time in seconds, '' for Redis's clock.
 --
--- prompt:ID      hash of one prompt: user, state (waiting, running, ended), body, tries, token of the driver, ...
--- waits:TURN     a user's waiting prompts of one priority, in that user's order; TURN is PRIORITY:USER
--- turns          the TURNs that have some, by priority, then by the user's virtual time
--- virtual        virtual time of each user in seconds of a worker (start-time fair queueing)
+-- prompt:ID      hash of one prompt: user, state (waiting, running, ended), body, tries, token of its driver, ...
+-- waits:TURN     a user's waiting prompts of one priority, in the user's order; TURN is PRIORITY:USER
+-- turns          the TURNs with waiting prompts, by priority, then by the user's virtual time
+-- virtual        virtual time of each user, in worker seconds (start-time fair queueing)
 -- mine:USER      a user's prompts that have not ended
--- running        the prompt of each worker;  leases: until when each must have shown progress
+-- running        the prompt of each worker
+-- leases         by when each running prompt must have shown progress
 -- owner:WORKER   the gateway that drives a worker
 local P = KEYS[1]
 local now = tonumber(ARGV[1])
@@ -15,7 +16,7 @@ if not now then
 end
 
 local HIGHEST = 2     -- priorities are -HIGHEST to HIGHEST
-local CLASS = 1e9     -- seconds between two priorities: more than any virtual time
+local CLASS = 1e9     -- seconds between two priorities; larger than any virtual time
 local totals = P .. 'totals'
 
 local function total(name)

@@ -1,4 +1,5 @@
--- The prompt has shown progress. Answers: ok | cancelled (its user interrupted it) | stale (it is another's now)
+-- Renew the lease of a prompt that has shown progress.
+-- Returns: ok | cancelled (its user interrupted it) | stale (it no longer runs under this token)
 local id, token, lease = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local fields = redis.call('HMGET', P .. 'prompt:' .. id, 'state', 'token', 'cancelled')
 if fields[1] ~= 'running' or fields[2] ~= token then

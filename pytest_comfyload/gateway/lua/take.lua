@@ -1,9 +1,9 @@
--- Give a worker its next prompt, or again the one that it has.
--- Answers: new FIELDS | found FIELDS (the worker has it already) | none | not owner
--- WANTED is a prompt that was given back, but that the worker still executes: it is this try that goes on.
+-- Take the next prompt for a worker, or return the prompt that it already has.
+-- Returns: new FIELDS (also if this call is repeated) | found FIELDS (the worker already has it) | none | not owner
+-- WANTED is a prompt that was returned to the queue although the worker still executes it: its last try is continued.
 local worker, gateway, token, lease = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local loaded, link, wanted = ARGV[6], ARGV[7], ARGV[8] or ''
-local USERS, WINDOW, PASSED = 64, 8, 4  -- how far to look, and how often the first may be passed over
+local USERS, WINDOW, PASSED = 64, 8, 4  -- turns and prompts to look at; how often to pass over a first
 
 local function answer(word, id)
   local fields = redis.call('HMGET', P .. 'prompt:' .. id, 'body', 'user', 'client', 'tries', 'number', 'created',
@@ -44,7 +44,7 @@ if wanted ~= '' then
   return redis.call('HGET', P .. 'prompt:' .. wanted, 'state') == 'waiting' and begin(wanted, 'found') or {'none'}
 end
 
--- The first that this worker can execute; among the next few of that user, rather one whose model it has loaded.
+-- Return the first prompt that this worker can execute, or one of the user's next few whose model it has loaded.
 local function choose(turn)
   local first, near
   for _, member in ipairs(redis.call('ZRANGE', P .. 'waits:' .. turn, 0, WINDOW - 1)) do
