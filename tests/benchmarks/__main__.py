@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks [NAME ...] [--write] [--peers PYTHON]
 
-runs each benchmark as its own command, one after the other, and shows what it prints; NAME chooses some (`startup`,
-`growth`, …). `--write` puts it all into BENCHMARKS.md, with the machine, the date and the commands; sections that were
-not run stay as they are. Peers come from PyPI, into an environment of their own, or are in that of `--peers`. Use a
-machine that does nothing else.
+runs the benchmarks one after the other, each as its own command, and shows their output; NAME selects some (`startup`,
+`growth`, …). `--write` writes the output to BENCHMARKS.md, with the machine, the date and the commands; the sections of
+other benchmarks are left unchanged. Peers are installed from PyPI into a separate environment, or taken from the
+environment of `--peers`. Use an otherwise idle machine.
 """
 
 from __future__ import annotations

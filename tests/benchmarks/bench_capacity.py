@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.bench_capacity [--images 100000] [--millions 16]
 
-CPU seconds are the least of three rounds in which all rows take turns. simpy has no fairness, affinity, autoscaling or
-failures of its own: there is no peer for those rows. Ratios to the formulas are means of independent runs of a million
-prompts with their 99 % intervals. The plans are those of `comfyload plan` for the four rules of thumb of its GPU file.
+CPU seconds are the minimum of three rounds, in which all rows alternate. simpy has no built-in fairness, affinity,
+autoscaling or failures, so those rows have no peer. Ratios to the formulas are means of independent runs of a million
+prompts, with 99 % intervals. The plans are those of `comfyload plan` for the four rules of thumb in its GPU file.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.bench_coverage [TRIALS [RERUNS]]
 
-`upper`: how often the upper end is above the median of reruns of the same plan; `rerun`: how often a single rerun lies
-within; `width`: of the interval, by that median; `refused`: runs that a guard refuses; all for the P95 of total_time.
+Columns, all for the P95 of total_time: `upper`, how often the upper end is at or above the median of reruns of the same
+plan; `rerun`, how often a single rerun lies within the interval; `refused`, how often a guard refuses a run; `width`,
+the mean width of the interval relative to that median.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.bench_gate [commits]
 
-Alarm: percent of clean commits of eight scenarios that fail. Unch: percent of clean scenarios found unchanged. Power:
-percent of scenarios that fail at +5/+10/+20 %. The old rule's power counts a regression that is shown only as none.
+Columns: `alarm`, percent of clean commits, of eight scenarios each, that fail; `unch`, percent of clean scenarios found
+unchanged; `limit`, median limit in percent; `+5/10/20`, power: percent of scenarios that fail when they are 5, 10 or
+20 % slower. Regressions that the old rule reports without failing do not count towards its power.
 """
 
 from __future__ import annotations

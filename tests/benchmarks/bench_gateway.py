@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.bench_gateway [--prompts 100]
 
-Workers are simulators in processes of their own. Direct and through the gateway take turns; compare their ratios.
-Redis writes its file at each change (`appendfsync always`).
+Workers are simulators in separate processes. Direct and gateway measurements alternate; compare their ratios. Redis
+syncs its file on every write (`appendfsync always`).
 """
 
 from __future__ import annotations

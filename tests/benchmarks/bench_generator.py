@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.bench_generator [PYTHON]
 
-`PYTHON`, of an environment with locust and pillow, adds Locust's users, who send, poll, download and decode the same.
-CPU time is that of whole processes; what a run costs at its beginning is taken out by a run of three times the length.
+With `PYTHON`, the interpreter of an environment with locust and pillow, the same load is also measured with Locust
+users that send, poll, download and decode. CPU time is that of whole processes; the start-up cost of a run cancels out
+in the difference to a run of three times the length.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.bench_growth [--prompts 1000] [--runs 20] [--kind open|closed]
 
-does each step with so much work, ten times and a hundred times as much, and prints CPU seconds and the exponent, the
-slope in log-log: 1 is linear. It is that of the last two points; the first holds what any such step costs.
+runs each step with this much work, ten times and a hundred times as much, and prints the CPU seconds and the exponent,
+the slope in a log-log plot: 1 is linear. The exponent is that of the last two points, because fixed costs weigh most in
+the first.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.bench_monitor [--seconds 60] [--history 10001]
 
-The real server first executes prompts until its history is full; then its CPU time is read with and without a monitor,
-in turns. The fast one is a stand-in, whose history gains 500 entries of 5.7 kB a second, and loses as many.
+The real server first executes prompts until its history is full; then its CPU time is measured alternately without and
+with a monitor. The server with 500 ends a second is a stub, whose history gains 500 entries of 5.7 kB per second and
+drops as many.
 """
 
 from __future__ import annotations

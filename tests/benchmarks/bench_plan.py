@@ -2,11 +2,12 @@
 
     python -m tests.benchmarks.bench_plan [--servers real|simulators] [--prompts 300] [--rhos 0.3 0.5 0.7]
 
-For each utilisation, 120 service times are measured with both servers busy. Then Poisson arrivals are drawn and
-predicted from these service times alone, before the schedule is sent. A prediction is the middle of 200 simulations
-with services redrawn; the interval holds 90 % of them. The last two columns tell an error of the queue model from that
-of a machine that became slower or faster meanwhile: the services of the run as percent of those measured before, and
-the error of a prediction from the run's own services. Real servers are ComfyUI on CPU, with one thread each.
+For each utilisation, 120 service times are measured with both servers busy. Then a schedule of Poisson arrivals is
+drawn, and its waits are predicted from these service times alone, before it is sent. A prediction is the median of 200
+simulations with resampled service times; the interval contains 90 % of them. The last two columns distinguish an error
+of the queue model from a machine that became slower or faster meanwhile: the run's mean service time in percent of that
+measured before, and the error of a prediction from the run's own service times. Real servers are ComfyUI on CPU, with
+one thread each.
 """
 
 from __future__ import annotations

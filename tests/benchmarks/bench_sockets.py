@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.bench_sockets [PROMPTS]
 
-A server sends each change of its queue to every socket. Builds and starts the ComfyUI that the tests use.
+A server sends each change of its queue to every socket. The benchmark builds and starts the ComfyUI that the tests use.
 """
 
 from __future__ import annotations

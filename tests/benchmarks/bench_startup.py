@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.bench_startup [rounds]
 
-Bare pytest (`-p no:comfyload`, plain tests) and pytest with the plugin take turns; the least of the rounds counts.
-Bytecode is cached, as on a user's machine. Other plugins run in both; from the unrelated suite they are left out, since
-what the plugin adds there is less than they vary. A simulator in a process of its own serves the load test.
+Bare pytest (`-p no:comfyload`, plain tests) and pytest with the plugin alternate; the minimum of the rounds counts.
+Bytecode is cached, as on a user's machine. Other plugins are loaded in both, except for the unrelated suite, where this
+plugin adds less than their variation. A simulator in a separate process serves the load test.
 """
 
 from __future__ import annotations

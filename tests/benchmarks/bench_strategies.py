@@ -2,10 +2,11 @@
 
     python -m tests.benchmarks.bench_strategies [--prompts 200] [--seeds 1]
 
-Three simulators, direct, behind nginx in turn, behind the rendered nginx (sticky) and behind the gateway; every tenth
-prompt takes 3 s and the others 0.2 s, at a load of 0.8, from twelve users. Each strategy gets the same schedule. The
-prediction is that of `comfyload plan`'s simulation for this schedule, with the times that the two kinds of prompts take
-on an idle server; for `sticky` it is told which server nginx chose for each user.
+Three simulators are used directly in turn, behind nginx with its default round robin, behind the rendered nginx
+(sticky) and behind the gateway. Twelve users send at a utilisation of 0.8; every tenth prompt takes 3 s, and the others
+0.2 s. Each strategy gets the same schedule. The prediction is that of `comfyload plan`'s simulation for this schedule,
+with the times that the two kinds of prompts take on an idle server; for `sticky`, it is given the server that nginx
+chose for each user.
 """
 
 from __future__ import annotations

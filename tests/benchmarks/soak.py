@@ -1,14 +1,15 @@
 """Soak: very many prompts against a simulator of its own, and what each of them leaves behind in memory.
 
-`python -m tests.benchmarks.soak --prompts 100000` runs one load, as a user does: every output is fetched and decoded,
-thumbnails are kept, each outcome is spooled, and the run is stored at the end. Twice a second it reads the resident
-memory, open files and threads of generator and simulator, and the generator's asyncio tasks. It prints the slope of
-each memory in bytes per 1,000 prompts with its 95 % interval, after the warm-up part, in which caches and histories
-fill. `--loads 20` divides the prompts into 20 loads, none of which is kept: what grows then, leaks. Ctrl-C ends it
-early with the figures so far.
+`python -m tests.benchmarks.soak --prompts 100000` runs one load as a user would: every output is fetched and decoded,
+thumbnails are kept, each outcome is spooled, and the run is stored at the end. Twice a second, it samples the resident
+memory, open files and threads of generator and simulator, and the generator's asyncio tasks. It prints the slope of the
+memory of each in bytes per 1,000 prompts, with a 95 % interval, excluding the warm-up in which caches and histories
+fill. `--loads 20` divides the prompts into 20 loads, none of which is kept: any growth is then a leak. Ctrl-C stops it
+early and prints the figures so far.
 
-The generator keeps one outcome for each prompt of a load. What that costs is measured by itself: the slope of one load
-is to be that, and the slope over many loads nothing. The simulator keeps 10,000 prompts in its history.
+The generator keeps one outcome for each prompt of a load. The size of an outcome is measured separately: the slope of
+one load should equal it, and the slope over many loads should be zero. The simulator keeps 10,000 prompts in its
+history.
 """
 
 from __future__ import annotations

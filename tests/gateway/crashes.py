@@ -1,10 +1,10 @@
-"""Prompts sent through two gateways while a worker, a gateway and Redis are killed: what became of each.
+"""Crash test: the fate of prompts sent through two gateways while a worker, a gateway and Redis are killed.
 
     python -m tests.gateway.crashes [--prompts 1000] [--seeds 10] [--first 1] [--stalls]
 
-Every prompt must end in a known state, its end must arrive at its client exactly once, and what was executed twice must
-be counted. With --stalls each of the three stands still for some seconds instead (SIGSTOP, SIGCONT), the worker often
-for longer than a gateway waits for it.
+Every prompt must end in a known state, its end must be reported to its client exactly once, and every prompt that was
+executed twice must be counted. With --stalls, each of the three is suspended for some seconds instead (SIGSTOP,
+SIGCONT), the worker often for longer than a gateway waits for it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Fault storms: a random load on simulators with random faults, all drawn from one printed seed.
 
-`python -m tests.hostile.storms --storms 50 [--seed N]` runs so many, prints the figures of each, and a summary; with
-`--seed`, the storms of N, N+1, …
+`python -m tests.hostile.storms --storms 50 [--seed N]` runs 50 storms, and prints the figures of each and a summary.
+With `--seed`, the seeds are N, N+1, …; without it, the first one is random.
 """
 
 from __future__ import annotations
