@@ -34,7 +34,6 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     help="Tools around load tests of ComfyUI servers; the tests themselves run with pytest.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

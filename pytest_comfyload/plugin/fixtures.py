@@ -39,7 +39,7 @@ def run_load(request: pytest.FixtureRequest) -> RunLoad:
 
 @pytest.fixture(scope="session")
 def find_capacity(request: pytest.FixtureRequest) -> FindCapacity:
-    """Find the largest load under which an SLO holds: `find_capacity("txt2img", slo="total_time.p95 < 60")`.
+    """Find the largest load under which an SLO is met: `find_capacity("txt2img", slo="total_time.p95 < 60")`.
 
     `budget="45m"` limits the search. `arrival="poisson"` searches prompts per minute, `arrival="users"` users with
     `think_time=`, `people={"images_per_day": 10}` people who send that many. Further arguments are those of
