@@ -15,7 +15,6 @@ from pytest_comfyload.errors import HttpError, NotComfyUI, PromptRejected
 from pytest_comfyload.protocol.bodies import (
     HistoryEntry,
     LogEntry,
-    OutputFile,
     PromptAnswer,
     QueueSnapshot,
     parse_guessed_times,
@@ -30,6 +29,7 @@ from pytest_comfyload.protocol.bodies import (
     parse_queued,
     parse_rejection,
 )
+from pytest_comfyload.protocol.outputs import OutputFile
 from pytest_comfyload.protocol.prompt_state import PromptState
 from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.system_stats import (

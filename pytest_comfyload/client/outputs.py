@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_comfyload.image_containers import OtherFormat, PictureError, PictureTooLarge, expect_complete
 from pytest_comfyload.image_files import decoding, format_of, frames, strips
-from pytest_comfyload.protocol.bodies import OutputFile, is_picture
+from pytest_comfyload.protocol.outputs import OutputFile, is_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image

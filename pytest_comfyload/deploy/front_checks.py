@@ -21,8 +21,9 @@ from pytest_comfyload.deploy.stack import COOKIE
 from pytest_comfyload.errors import HttpError, ServerError
 from pytest_comfyload.image_containers import PictureError
 from pytest_comfyload.image_files import decoding
-from pytest_comfyload.protocol.bodies import output_files, parse_rejection
+from pytest_comfyload.protocol.bodies import parse_rejection
 from pytest_comfyload.protocol.json_values import as_list
+from pytest_comfyload.protocol.outputs import output_files
 from pytest_comfyload.run.target import unsocketed
 
 __all__ = ["check_balancer", "check_buffering", "check_exposure", "check_rate_limit"]

@@ -21,9 +21,9 @@ from pytest_comfyload.errors import (
     TlsFailure,
     WorkerDead,
 )
-from pytest_comfyload.protocol.bodies import OutputFile, output_texts
 from pytest_comfyload.protocol.events import ExecutionError, ExecutionInterrupted
 from pytest_comfyload.protocol.oom import is_oom
+from pytest_comfyload.protocol.outputs import OutputFile, output_texts
 from pytest_comfyload.protocol.prompt_state import PromptState
 from pytest_comfyload.protocol.server_clock import ServerClock
 from pytest_comfyload.protocol.timeline import Timeline

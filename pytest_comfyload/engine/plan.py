@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.client.clock import Clock
-from pytest_comfyload.protocol.bodies import OutputFile
+from pytest_comfyload.protocol.outputs import OutputFile
 from pytest_comfyload.protocol.server_clock import ClockStep
 from pytest_comfyload.result.outcome import Outcome
 from pytest_comfyload.result.run_facts import Stall

@@ -18,7 +18,7 @@ from pytest_comfyload.engine.tracker import CLOSING_TIME, PromptTracker, read_hi
 from pytest_comfyload.errors import ComfyloadError, Disconnected, ResponseTooLarge, ServerError, ServerTimeout
 from pytest_comfyload.image_files import in_picture_thread, is_tiny
 from pytest_comfyload.metrics.units import format_value
-from pytest_comfyload.protocol.bodies import OutputFile, output_files
+from pytest_comfyload.protocol.outputs import OutputFile, output_files
 from pytest_comfyload.protocol.prompt_state import MAX_PICTURE_BYTES, MAX_PICTURES, Stage
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.result.output_files import SOCKET, FetchedFile

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import dataclass
 
-from pytest_comfyload.protocol.bodies import HistoryEntry, is_picture, output_files
+from pytest_comfyload.protocol.bodies import HistoryEntry
 from pytest_comfyload.protocol.events import (
     ExecutionCached,
     ExecutionError,
@@ -14,6 +14,7 @@ from pytest_comfyload.protocol.events import (
     ExecutionSuccess,
 )
 from pytest_comfyload.protocol.oom import is_oom
+from pytest_comfyload.protocol.outputs import is_picture, output_files
 from pytest_comfyload.result.outcome import CacheClass, cache_class
 from pytest_comfyload.result.output_files import results_of
 from pytest_comfyload.workflow.graph import NodeGraph

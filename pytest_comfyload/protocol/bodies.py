@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 from pytest_comfyload.errors import NotComfyUI
@@ -16,19 +15,16 @@ from pytest_comfyload.protocol.json_values import (
     json_object,
     milliseconds,
     storable,
+    text_of,
 )
 from pytest_comfyload.protocol.messages import parse_event
 
 __all__ = [
     "HistoryEntry",
     "LogEntry",
-    "OutputFile",
     "PromptAnswer",
     "QueueSnapshot",
     "Rejection",
-    "is_picture",
-    "output_files",
-    "output_texts",
     "parse_guessed_times",
     "parse_history_entry",
     "parse_history_page",
@@ -105,17 +101,6 @@ class HistoryEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class OutputFile:
-    """One output file of a node; `kind` is the node's own name for it (images, gifs, video, audio …)."""
-
-    node_id: str
-    kind: str
-    filename: str
-    subfolder: str
-    type: str
-
-
-@dataclass(frozen=True, slots=True)
 class LogEntry:
     """One entry of the server's log; its stamp is text that sorts by time."""
 
@@ -139,7 +124,7 @@ def parse_rejection(body: object) -> Rejection | None:
     error = body.get("error")
     if not isinstance(error, dict):
         return Rejection("", storable(error), "", _node_errors(body)) if isinstance(error, str) else None
-    kind, message, details = (_words(error.get(key)) for key in ("type", "message", "details"))
+    kind, message, details = (text_of(error.get(key)) for key in ("type", "message", "details"))
     return Rejection(kind, message, details, _node_errors(body))
 
 
@@ -148,7 +133,7 @@ def refused_inputs(node_errors: Mapping[str, Any]) -> Iterator[tuple[str, str, s
     for node_id, errors in node_errors.items():
         words = _faults(node_id, errors)
         for error, said in zip(as_list(as_dict(errors).get("errors")), words, strict=True):
-            yield str(node_id), _words(as_dict(as_dict(error).get("extra_info")).get("input_name")), storable(said)
+            yield str(node_id), text_of(as_dict(as_dict(error).get("extra_info")).get("input_name")), storable(said)
 
 
 def parse_queue(body: object) -> QueueSnapshot:
@@ -223,47 +208,7 @@ def parse_log(body: object) -> tuple[LogEntry, ...]:
     return tuple(LogEntry(str(as_dict(entry).get("t")), str(as_dict(entry).get("m"))) for entry in entries)
 
 
-def output_files(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[OutputFile, ...]:
-    """Return every file in a prompt's outputs once, regardless of the names of the lists that contain it."""
-    files = (
-        OutputFile(
-            storable(node_id),
-            storable(kind),
-            storable(item["filename"]),
-            _words(item.get("subfolder")),
-            _words(item.get("type")) or "output",
-        )
-        for node_id, output in outputs.items()
-        for kind, items in output.items()
-        for item in as_list(items)
-        if isinstance(item, dict) and isinstance(item.get("filename"), str)
-    )
-    return tuple({(file.filename, file.subfolder, file.type): file for file in files}.values())
-
-
-# Texts of one prompt that are kept in the run.
-MOST_TEXTS = 100
-
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-
-
-def is_picture(filename: str) -> bool:
-    """Return whether a file is a picture, or an animation in a picture format, judging by its name."""
-    name = filename.lower()
-    return name.endswith(_PICTURES) and name.rpartition("/")[2] not in _PICTURES
-
-
-def output_texts(outputs: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return the texts that nodes show the user, limited to the number that a run keeps of each prompt."""
-    texts = (item for output in outputs.values() for item in as_list(output.get("text")) if isinstance(item, str))
-    return tuple(map(storable, islice(texts, MOST_TEXTS)))
-
-
 # --- fields ----------------------------------------------------------------------------------------------------------
-
-
-def _words(value: object) -> str:
-    return storable(str(value or ""))
 
 
 def _node_errors(body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ __all__ = [
     "milliseconds",
     "parse_json",
     "storable",
+    "text_of",
     "write_json",
 ]
 
@@ -119,6 +120,11 @@ def milliseconds(value: object) -> float | None:
 def storable(text: str) -> str:
     """Replace lone surrogates, which JSON can escape but neither files nor terminals accept, with question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def text_of(value: object) -> str:
+    """Return a field that should hold text as storable text; empty if it is absent."""
+    return storable(str(value or ""))
 
 
 def json_object(body: object, route: str) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from pytest_comfyload.protocol.bodies import is_picture
+from pytest_comfyload.protocol.outputs import is_picture
 
 __all__ = ["SOCKET", "FetchedFile", "results_of"]
 

@@ -18,7 +18,7 @@ from pytest_comfyload.client.outputs import Thumbnail, inspect, thumbnail
 from pytest_comfyload.engine.plan import Contents
 from pytest_comfyload.history.pictures import KeptPicture, Why
 from pytest_comfyload.image_files import in_picture_thread
-from pytest_comfyload.protocol.bodies import OutputFile
+from pytest_comfyload.protocol.outputs import OutputFile
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 
 __all__ = ["BAD", "FIRST", "SLOWEST", "ThumbnailSample"]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.image_containers import PictureError
 from pytest_comfyload.image_files import decoding, is_animated
-from pytest_comfyload.protocol.bodies import OutputFile
+from pytest_comfyload.protocol.outputs import OutputFile
 from pytest_comfyload.scenario.executors import Burst, Executor, PerUserIterations, SharedIterations
 from pytest_comfyload.workflow.input_files import InputFile
 

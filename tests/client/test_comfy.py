@@ -28,8 +28,9 @@ from pytest_comfyload.errors import (
     PromptRejected,
     TlsFailure,
 )
-from pytest_comfyload.protocol.bodies import OutputFile, PromptAnswer, QueueSnapshot
+from pytest_comfyload.protocol.bodies import PromptAnswer, QueueSnapshot
 from pytest_comfyload.protocol.events import Status, UnknownMessage
+from pytest_comfyload.protocol.outputs import OutputFile
 from pytest_comfyload.protocol.prompt_state import PromptState, Stage
 from tests.client.servers import FakeComfy
 

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from pytest_comfyload.client.outputs import PIXELS_PER_SECOND, DecodingSample, inspect
 from pytest_comfyload.image_files import TINY_FILE, is_tiny
-from pytest_comfyload.protocol.bodies import OutputFile, is_picture
+from pytest_comfyload.protocol.outputs import OutputFile, is_picture
 from tests.hostile.bad_pictures import HAS_AVIF
 
 FORMATS = {

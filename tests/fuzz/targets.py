@@ -25,7 +25,7 @@ from pytest_comfyload.metrics.slo import Slo
 from pytest_comfyload.metrics.units import parse_duration, parse_size
 from pytest_comfyload.plugin import options
 from pytest_comfyload.plugin.settings import read_settings
-from pytest_comfyload.protocol import bodies, system_stats
+from pytest_comfyload.protocol import bodies, outputs, system_stats
 from pytest_comfyload.protocol.json_values import NotJson, parse_json
 from pytest_comfyload.protocol.messages import parse_frame
 from pytest_comfyload.protocol.prompt_state import PromptState
@@ -91,8 +91,8 @@ def _body(content: bytes) -> None:
             state.answer(0.5)
             state.apply_history(entry, 1.0)
             state.timeline(0.0, 0.0)
-            list(bodies.output_files(state.outputs))
-            bodies.output_texts(state.outputs)
+            list(outputs.output_files(state.outputs))
+            outputs.output_texts(state.outputs)
 
 
 def _metrics(content: bytes) -> None:

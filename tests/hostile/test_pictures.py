@@ -48,7 +48,7 @@ from PIL import Image
 from pytest_comfyload.client.outputs import inspect
 from pytest_comfyload.client.outputs import thumbnail
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.protocol.bodies import OutputFile
+from pytest_comfyload.protocol.outputs import OutputFile
 from pytest_comfyload.workflow.image_variants import perturbed
 import random
 warnings.simplefilter("error")

@@ -10,18 +10,16 @@ from hypothesis import strategies as st
 from pytest_comfyload.errors import NotComfyUI
 from pytest_comfyload.protocol.bodies import (
     HistoryEntry,
-    OutputFile,
     PromptAnswer,
     QueueSnapshot,
     Rejection,
-    output_files,
-    output_texts,
     parse_history_entry,
     parse_prompt_answer,
     parse_queue,
     parse_rejection,
 )
 from pytest_comfyload.protocol.events import ExecutionStart, ExecutionSuccess, UnknownMessage
+from pytest_comfyload.protocol.outputs import OutputFile, output_files, output_texts
 from pytest_comfyload.protocol.system_stats import SystemStats, parse_system_stats
 from tests.protocol.recordings import VERSIONS, cases, load, prompts
 from tests.protocol.strategies import ANY_JSON, MESSAGES, QUEUES, STATS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_comfyload.protocol.bodies import OutputFile, output_files, output_texts
+from pytest_comfyload.protocol.outputs import OutputFile, output_files, output_texts
 
 VIDEO_COMBINE: dict[str, Any] = {
     "11": {

@@ -19,7 +19,7 @@ from pytest_comfyload.client.outputs import DecodingSample, Thumbnail, thumbnail
 from pytest_comfyload.engine.attempt import look_at
 from pytest_comfyload.engine.plan import Contents
 from pytest_comfyload.history.pictures import KeptPicture
-from pytest_comfyload.protocol.bodies import OutputFile
+from pytest_comfyload.protocol.outputs import OutputFile
 from pytest_comfyload.result.outcome import Outcome, OutcomeStatus
 from pytest_comfyload.run import thumbnails as albums
 from pytest_comfyload.run.thumbnails import BAD, FIRST, SLOWEST, ThumbnailSample

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from pytest_comfyload.errors import UsageError
-from pytest_comfyload.protocol.bodies import OutputFile
+from pytest_comfyload.protocol.outputs import OutputFile
 from pytest_comfyload.scenario.executors import Burst, ConstantUsers, PerUserIterations, SharedIterations
 from pytest_comfyload.workflow import image_variants as module
 from pytest_comfyload.workflow.image_variants import file_named, perturbed, pool_size, variants
