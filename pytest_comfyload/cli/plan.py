@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from pytest_comfyload.cli.options import StoreOption, Test, chosen, open_store, reading
+from pytest_comfyload.cli.options import StoreOption, Test
 from pytest_comfyload.cli.output import echo, echo_json
+from pytest_comfyload.cli.plan_services import Mix, gpu_file, parse_mix, services_of, text_of_file
 from pytest_comfyload.errors import UsageError
 
 if TYPE_CHECKING:
     from pytest_comfyload.capacity.evaluation import Strategy
-    from pytest_comfyload.capacity.gpus import GpuFile
     from pytest_comfyload.capacity.plan_answer import CapacityPlan
-    from pytest_comfyload.capacity.service_fit import GpuServices
     from pytest_comfyload.capacity.workload import DayProfile, Workload
-    from pytest_comfyload.history.index import Row
 
 __all__ = ["plan"]
-
-Mix = Mapping[str, float]
 
 
 class StrategyName(StrEnum):
@@ -130,9 +124,9 @@ def plan(
         raise UsageError(f"--on-days {on_days:g}: give a percentage above 0, up to 100")
     if not 0 < growth <= 1000:
         raise UsageError(f"--growth {growth:g}: give a factor above 0, up to 1000")
-    file = _gpu_file(gpus)
-    given = None if mix is None else _mix(mix)
-    services, weights = _services(from_run or (), scenario, gpu, given, file, store, _start(cold_start))
+    file = gpu_file(gpus)
+    given = None if mix is None else parse_mix(mix)
+    services, weights = services_of(from_run or (), scenario, gpu, given, file, store, cold_start)
     if trace is not None:
         _refuse_beside_trace(images_per_day, images_per_month, images_per_person)
         workload = _recorded(trace, window, weights, seed, services[0].images(weights))
@@ -183,110 +177,6 @@ def _write_gpus(path: Path) -> None:
     echo(f"written: {path}")
 
 
-def _gpu_file(path: Path | None) -> GpuFile:
-    """Raises: UsageError."""
-    from pytest_comfyload.capacity.gpus import GpuFile, shipped_gpus
-
-    return GpuFile.parse(shipped_gpus(), "gpus.toml") if path is None else GpuFile.parse(_text(path), str(path))
-
-
-def _text(path: Path) -> str:
-    """Read a user's file. Raises: UsageError."""
-    from pytest_comfyload.errors import StoreError
-    from pytest_comfyload.history.files import read_untrusted
-
-    try:
-        return read_untrusted(path, 1_000_000).decode()
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file") from None
-    except StoreError as error:
-        raise UsageError(str(error)) from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not UTF-8 text") from None
-
-
-def _mix(text: str) -> dict[str, float]:
-    """Parse `a=0.7,b=0.3`; a name alone has weight 1. Raises: UsageError."""
-    weights: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, number = part.strip().rpartition("=") if "=" in part else (part.strip(), "", "1")
-        try:
-            weight = float(number)
-        except ValueError:
-            weight = math.nan
-        if not name or not (0 < weight < math.inf) or name in weights:
-            raise UsageError(f"--mix {text!r}: {part.strip()!r} is not name=weight; write sdxl=0.7,flux=0.3")
-        weights[name] = weight
-    return weights
-
-
-def _start(text: str) -> float:
-    from pytest_comfyload.metrics.units import parse_duration
-
-    return parse_duration(text, "--cold-start")
-
-
-def _services(
-    refs: Sequence[str],
-    scenario: str | None,
-    gpu: str | None,
-    mix: Mix | None,
-    file: GpuFile,
-    store: str | None,
-    start: float,
-) -> tuple[list[GpuServices], Mix]:
-    """Return the service times on the requested GPU and on its alternatives, and the mix. Raises: UsageError."""
-    from dataclasses import replace
-
-    from pytest_comfyload.capacity.service_fit import of_figures
-
-    if refs and gpu is not None:
-        raise UsageError("--gpu and --from-run contradict each other: a run has its GPU")
-    if refs:
-        found, mix = _of_runs(refs, scenario, mix, file, store)
-    elif gpu is not None:
-        found = [of_figures(gpu, mix, file)]
-        found += [of_figures(other, mix, file) for other in file.known_for(mix) if other != gpu]
-    else:
-        known = ", ".join(file.known_for(mix))
-        raise UsageError(f"give --from-run REF, such as latest; or --gpu, of which figures are known: {known}")
-    return [replace(each, start=start) for each in found], mix or {"an image": 1.0}
-
-
-def _of_runs(
-    refs: Sequence[str], scenario: str | None, mix: Mix | None, file: GpuFile, where: str | None
-) -> tuple[list[GpuServices], Mix]:
-    """Raises: UsageError."""
-    from pytest_comfyload.capacity.service_fit import of_run, shares_of
-    from pytest_comfyload.history.git import Git
-    from pytest_comfyload.history.refs import select
-
-    store = open_store(where)
-
-    def read() -> tuple[list[GpuServices], Mix]:
-        rows = chosen(store, scenario, None, None)
-        weights, found = mix, []
-        for ref in refs:
-            row = _newest(ref, select(ref, rows, Git(Path.cwd())))
-            load = store.load(row).load()
-            weights = weights or shares_of(load)
-            found.append(of_run(load, weights, file, f"run {row.run_id}"))
-        return found, weights or {}
-
-    return reading(store, read)
-
-
-def _newest(ref: str, found: Sequence[Row]) -> Row:
-    """Return the newest of the runs that `ref` selects. Raises: UsageError if they are of several scenarios."""
-    scenarios = sorted({row.series_title for row in found})
-    if len(scenarios) > 1:
-        listed = ", ".join(scenarios[:5]) + (", …" if len(scenarios) > 5 else "")
-        raise UsageError(
-            f"--from-run {ref}: {len(scenarios)} scenarios have such a run: {listed}; choose one with --scenario"
-        )
-    return found[0]
-
-
 def _images(people: int, day: float | None, month: float | None, person: float | None) -> float:
     """Return the number of images per day. Raises: UsageError unless exactly one rate is given."""
     given = [each for each in (day, month, person) if each is not None]
@@ -323,7 +213,7 @@ def _day(text: str) -> DayProfile:
 
     if text in DAY_PROFILES or not Path(text).is_file():
         return DayProfile.named(text)
-    return DayProfile.parse(_text(Path(text)), text)
+    return DayProfile.parse(text_of_file(Path(text)), text)
 
 
 def _as_json(plan: CapacityPlan) -> dict[str, object]:
