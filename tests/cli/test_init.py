@@ -129,7 +129,7 @@ def test_in_a_terminal_it_asks(tmp_path: Path, simulator: str) -> None:
     assert done.returncode == 0, done.stderr
     assert "written: .gitlab-ci.yml" in done.stdout
     assert "Measure them? [Y/n]" in done.stderr
-    assert "'woodpecker' is none of github, gitlab, jenkins, none" in done.stderr
+    assert "'woodpecker' is not one of github, gitlab, jenkins, none" in done.stderr
 
 
 _LOAD_TEST = "def test_load(run_load):  # of comfyload\n    pass\n"

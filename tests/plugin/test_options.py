@@ -190,7 +190,7 @@ def test_an_input_of_the_command_line_beats_the_marker(suite: Suite, server: str
 def test_require_server_refuses_the_embedded_and_a_named_simulator(suite: Suite, server: str) -> None:
     suite.write("test_it.py", LOAD_TEST)
     for arguments, message in (
-        ([], "no server was named, and --comfyload-require-server refuses a simulation; name a real one by"),
+        ([], "no server was named, and --comfyload-require-server refuses a simulation; name a real one with"),
         (["--comfyui-url", server], f"{server} is a simulated server, and --comfyload-require-server refuses"),
     ):
         result = suite.run("--comfyload-require-server", *arguments)

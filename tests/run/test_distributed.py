@@ -237,7 +237,9 @@ def test_no_package_there_and_no_python(farm: ServerAddress, tmp_path: Path) -> 
     venv.create(tmp_path / "bare", with_pip=False)
     with pytest.raises(GeneratorError, match="has no pytest-comfyload; install"):
         _run(farm, tmp_path, f"popen//python={tmp_path / 'bare' / 'bin' / 'python'}", load=OPEN)
-    with pytest.raises(GeneratorError, match=r"cannot be started: its Python did not start .*; name one by //python="):
+    with pytest.raises(
+        GeneratorError, match=r"cannot be started: its Python did not start .*; name one with //python="
+    ):
         _run(farm, tmp_path, "popen//python=/nowhere/python", load=OPEN)
 
 

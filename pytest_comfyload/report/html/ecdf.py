@@ -151,8 +151,9 @@ class _Axis:
     @classmethod
     def over(cls, values: Sequence[float]) -> _Axis:
         low, high = min(values), max(values)
-        margin = _ROOM * (high - low) or 0.1 * high or 1.0
-        return cls(max(0.0, low - margin), high + margin)
+        margin = _ROOM * (high - low) or 0.1 * abs(high) or 1.0
+        # Only a damaged file has negative times.
+        return cls(max(min(low, 0.0), low - margin), high + margin)
 
     def x(self, value: float) -> float:
         return (value - self.low) / (self.high - self.low) * WIDTH

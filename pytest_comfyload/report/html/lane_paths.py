@@ -76,8 +76,10 @@ class TimeAxis:
 
 
 def round_ticks(low: float, high: float, about: int = 4) -> Iterator[float]:
-    """Yield about `about` evenly spaced round values from `low` to `high`."""
+    """Yield about `about` evenly spaced round values from `low` to `high`; none if the range is empty or infinite."""
     raw = (high - low) / about
+    if not 0 < raw < math.inf:
+        return
     unit = 10 ** math.floor(math.log10(raw))
     step = next(unit * each for each in (1, 2, 5, 10) if unit * each >= raw)
     for number in range(math.ceil(low / step), math.floor(high / step) + 1):
