@@ -85,7 +85,7 @@ class Capacity:
         limit = f"limited by {_LIMITS[self.limited_by]}"
         if self.resolved:
             value = format_value(float(self.value), self.unit)
-            return f"{self.slo} holds up to {value} ({between}), {limit}: {self.remark}."
+            return f"{self.slo} is met up to {value} ({between}), {limit}: {self.remark}."
         return f"Unresolved, {between} {self.unit} for {self.slo}, {limit}: {self.remark}."
 
     def __str__(self) -> str:

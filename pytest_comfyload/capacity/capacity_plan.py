@@ -130,8 +130,8 @@ def _breaks(found: Evaluation, people: int | None, variant: Variant, *, most: bo
     """Return what fails first under a larger load."""
     if variant.fleet.autoscaling is not None:
         return "the cold start, and the host's limit of workers"
-    what = "sessions that overlap" if found.utilization_busiest < 0.2 else "the queue in the busiest hour"
-    return what if people is None else f"{what}, {'far ' * most}beyond {people} people"
+    what = "overlapping sessions" if found.utilization_busiest < 0.2 else "the queue in the busiest hour"
+    return what if people is None else f"{what}, {'far ' * most}above {people} people"
 
 
 def _pros_and_cons(strategy: Strategy, found: Evaluation) -> tuple[str, str]:
@@ -140,21 +140,24 @@ def _pros_and_cons(strategy: Strategy, found: Evaluation) -> tuple[str, str]:
     match strategy:
         case "vertical":
             pros = f"each image is ready sooner: p50 {found.p50:.3g} s"
-            return pros, f"{idle:.0%} of the day is paid idle, {found.paid_over_busy:.3g} s per second of work"
+            return (
+                pros,
+                f"idle but paid for {idle:.0%} of the day; {found.paid_over_busy:.3g} s paid per second of work",
+            )
         case "queue":
             return (
-                f"busiest hour p95 {found.p95_busiest:.3g} s; none is rejected, no server is idle while one waits",
-                f"a queue to operate; {idle:.0%} of the day is paid idle",
+                f"p95 of the busiest hour {found.p95_busiest:.3g} s; no prompt waits while a server is idle",
+                f"a queue to operate; idle but paid for {idle:.0%} of the day",
             )
         case "horizontal":
             return (
                 f"any balancer works; one of {found.gpus} may fail" if found.gpus > 1 else "any balancer works",
-                f"prompts wait beside idle servers: busiest hour p95 {found.p95_busiest:.3g} s; {idle:.0%} paid idle",
+                f"prompts wait beside idle servers: p95 of the busiest hour {found.p95_busiest:.3g} s",
             )
         case "serverless":
             return (
-                f"{found.paid_per_day / 3600:.3g} GPU hours are paid a day, none while idle",
-                f"p95 {found.p95:.3g} s with cold starts; paid {found.paid_over_busy:.3g} s per second of work",
+                f"{found.paid_per_day / 3600:.3g} GPU hours paid a day, none while idle",
+                f"p95 {found.p95:.3g} s with cold starts; {found.paid_over_busy:.3g} s paid per second of work",
             )
 
 
@@ -233,8 +236,8 @@ def _stands_on(question: PlanQuestion, sizer: Sizer) -> list[str]:
         lines.append(", ".join(said))
     else:
         lines.append("prices: none for this GPU; `--write-gpus FILE`, add one, and give `--gpus FILE`")
-    start = f"cold starts: {base.start:g} s until a server serves, not measured"
-    lines.append(f"{start}, and {base.model_load:.3g} s for its first model")
+    start = f"cold starts: {base.start:g} s until a server responds, not measured"
+    lines.append(f"{start}, and {base.model_load:.3g} s to load its first model")
     return lines
 
 
@@ -264,10 +267,10 @@ def _notes(question: PlanQuestion, rows: Sequence[StrategyRow]) -> list[str]:
 
 def _why_other(rule: int, found: Evaluation, services: GpuServices, workload: Workload) -> str:
     if found.gpus < rule:
-        return f", since even in the busiest hour {found.utilization_busiest:.0%} of that is busy"
+        return f", since even in the busiest hour it is only {found.utilization_busiest:.0%} utilized"
     if found.gpus > rule:
         mean = services.mean(workload.mix)
-        return f", since sessions of {mean:.3g} s a picture overlap, though {found.utilization:.0%} of the day is busy"
+        return f", since sessions with {mean:.3g} s a picture overlap, although utilization is {found.utilization:.0%}"
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from pytest_comfyload.cli.options import StoreOption, Test
-from pytest_comfyload.cli.output import echo, echo_json
+from pytest_comfyload.cli.output import echo, echo_json, echo_lines, screen_width
 from pytest_comfyload.cli.plan_services import Mix, gpu_file, parse_mix, services_of, text_of_file
 from pytest_comfyload.errors import UsageError
 
@@ -147,6 +148,8 @@ def plan(
     )
     if as_json:
         echo_json(_as_json(made))
+    elif sys.stdout.isatty():
+        echo_lines(plan_lines(made, screen_width()))
     else:
         echo("\n".join(plan_lines(made)))
     if html is not None:

@@ -14,11 +14,13 @@ _HEAD = (
     "strategy", "run as", "GPUs", "p50", "p95", "p99", "busiest p95", "days held", "busy day", "busiest", "people",
     "$ a day", "$ an image", "Wh an image", "paid÷busy",
 )  # fmt: skip
+# The columns that a narrow terminal does without, the least important first.
+_OPTIONAL = ("paid÷busy", "Wh an image", "busy day", "busiest", "p99", "p50", "busiest p95", "$ a day", "days held")
 
 
-def plan_lines(plan: CapacityPlan) -> list[str]:
-    """Return the whole plan as lines."""
-    return [sentence(plan), "", *_aligned(plan_table(plan)), "", *_details(plan)]
+def plan_lines(plan: CapacityPlan, width: int | None = None) -> list[str]:
+    """Return the whole plan as lines; the table has only the columns that fit into `width` columns of a terminal."""
+    return [sentence(plan), "", *_table_lines(plan_table(plan), width), "", *_details(plan)]
 
 
 def sentence(plan: CapacityPlan) -> str:
@@ -27,7 +29,7 @@ def sentence(plan: CapacityPlan) -> str:
     people = "1 person" if workload.people == 1 else f"{workload.people} people"
     who = f"{people} ({workload.images_per_day:,.0f} images a day)"
     if workload.recorded is not None:
-        who = f"{workload.day.name} ({workload.images_per_day:,.0f} images a day)"
+        who = f"the arrivals of {workload.day.name} ({workload.images_per_day:,.0f} images a day)"
     if plan.best is None or plan.best.evaluation is None:
         return f"No number of {question.services[0].title} meets {question.slo} for {who}: {plan.rows[0].breaks}."
     found = plan.best.evaluation
@@ -37,10 +39,10 @@ def sentence(plan: CapacityPlan) -> str:
         else f"; {_dollars(found.cost_per_day)} a day, {_dollars(found.cost_per_image)} an image"
     )
     most = "Up to " if plan.best.strategy == "serverless" else ""
-    fleet = f"{most}{found.gpus} × {plan.best.gpu}, {plan.best.title}"
+    fleet = f"{most}{found.gpus} × {plan.best.gpu} ({plan.best.title})"
     return (
-        f"{fleet}, hold {who}: p95 {_seconds(found.p95)}, {question.slo} asked, on {found.days_held} of {found.days} "
-        f"days; busiest hour {found.utilization_busiest:.0%} busy{cost}."
+        f"{fleet} can serve {who}: p95 {_seconds(found.p95)}, {question.slo} met on {found.days_held} of {found.days} "
+        f"days; {found.utilization_busiest:.0%} utilized in the busiest hour{cost}."
     )
 
 
@@ -84,7 +86,7 @@ def short(gpu: str) -> str:
 def _details(plan: CapacityPlan) -> Iterator[str]:
     for row in plan.rows:
         if row.evaluation is not None:
-            yield f"{row.strategy}, {row.title}: + {row.pros}; − {row.cons}; first to break: {row.breaks}"
+            yield f"{row.strategy}, {row.title}: + {row.pros}; − {row.cons}; first limit: {row.breaks}"
     if plan.offers:
         yield ""
         yield "best value, one queue at the same SLO, 1,000 images:"
@@ -102,7 +104,7 @@ def changes(plan: CapacityPlan) -> list[tuple[str, str]]:
     """Return the number of GPUs needed behind one queue: first as asked, then for each changed input."""
     now = next((row.evaluation.gpus for row in plan.rows if row.strategy == "queue" and row.evaluation), None)
     numbers = [("as asked", now), *((each.what, each.gpus) for each in plan.changes)]
-    return [(what, "no number does" if gpus is None else str(gpus)) for what, gpus in numbers]
+    return [(what, "no number is enough" if gpus is None else str(gpus)) for what, gpus in numbers]
 
 
 def offer_table(plan: CapacityPlan) -> list[tuple[str, ...]]:
@@ -131,14 +133,22 @@ def _offer(offer: Offer) -> str:
     return f"{short(offer.gpu)}: {', '.join(figures)}" + (f" ({offer.remark})" if offer.remark else "")
 
 
-def _aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:
+def _table_lines(table: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
     whole = [row for row in table if len(row) == len(_HEAD)]
-    widths = [max(len(row[k]) for row in whole) for k in range(len(_HEAD))]
-    widths[:2] = [max(len(row[k]) for row in table) for k in (0, 1)]
+    widths = {name: max(len(row[k]) for row in (table if k < 2 else whole)) for k, name in enumerate(_HEAD)}
+    left_out = []
+    for name in _OPTIONAL:
+        if width is None or sum(widths.values()) + 2 * (len(widths) - 1) <= width:
+            break
+        del widths[name]
+        left_out.append(name)
     for row in table:
-        left = [cell.ljust(width) for cell, width in zip(row[:2], widths, strict=False)]
-        right = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=False)]
+        cells = dict(zip(_HEAD, row, strict=False))
+        left = [cells[name].ljust(widths[name]) for name in _HEAD[:2]]
+        right = [cells[name].rjust(widths[name]) for name in _HEAD[2:] if name in widths and name in cells]
         yield "  ".join([*left, *(right if len(row) == len(_HEAD) else row[2:])]).rstrip()
+    if left_out:
+        yield f"(in a wider terminal, --html or --json: {', '.join(reversed(left_out))})"
 
 
 def _seconds(value: float) -> str:

@@ -111,7 +111,7 @@ def test_what_it_does_and_what_it_says() -> None:
     assert (capacity.value.name, capacity.unit, capacity.limited_by) == ("capacity", "prompts/min", "queue")
     assert float(capacity.lower) < float(capacity.value) < float(capacity.upper)
     sentence = capacity.sentence()
-    assert sentence.startswith("total_time.p95 < 60 and generation_time.p95 < 30 holds up to")
+    assert sentence.startswith("total_time.p95 < 60 and generation_time.p95 < 30 is met up to")
     assert "confirmed at" in sentence
     assert "total_time.p95" in sentence
 

@@ -35,7 +35,9 @@ def test_a_rule_of_thumb_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     result = plan(*PEOPLE, "--gpu", "rtx3090", "--strategy", "queue")
     assert result.exit_code == 0, result.output
-    assert result.output.startswith("2 × NVIDIA GeForce RTX 3090, one queue, hold 10 people (100 images a day): p95 ")
+    assert result.output.startswith(
+        "2 × NVIDIA GeForce RTX 3090 (one queue) can serve 10 people (100 images a day): p95 "
+    )
     for said in (
         "one queue, people in turn",
         "not measured",
@@ -87,7 +89,7 @@ def test_a_simulated_or_invalid_run_is_said_to_be_one(tmp_path: Path, monkeypatc
     load = load_of(*made, run_id="20260131T000001-0123abcd", time_scale=20.0, invalid="it was cut off")
     Store.open(tmp_path / ".comfyload").add(record_of(load, Provenance(session="s")))
     said = plan(*PEOPLE, "--from-run", "latest", "--strategy", "queue").output
-    assert "simulated server, one queue" in said
+    assert "simulated server (one queue)" in said
     assert "that run is invalid: it was cut off" in said
 
 
@@ -105,7 +107,7 @@ def test_a_trace_takes_the_place_of_people(tmp_path: Path, monkeypatch: pytest.M
     Path("day.jsonl").write_text("".join(lines), encoding="utf-8")
     result = plan("--trace", "day.jsonl", "--gpu", "rtx3090", "--strategy", "queue", "--growth", "1.5")
     assert result.exit_code == 0, result.output
-    assert result.output.startswith("2 × NVIDIA GeForce RTX 3090, one queue")
+    assert result.output.startswith("2 × NVIDIA GeForce RTX 3090 (one queue) can serve the arrivals of trace day.jsonl")
     assert "as recorded" in result.output
     assert "20 % more prompts" in result.output
     half = plan("--trace", "day.jsonl", "--window", "0h..12h", "--gpu", "rtx3090", "--strategy", "queue", "--json")

@@ -25,6 +25,7 @@ from pytest_comfyload.capacity.plan_answer import (
 from pytest_comfyload.capacity.service_fit import of_figures
 from pytest_comfyload.capacity.workload import Workload
 from pytest_comfyload.metrics.slo import Slo
+from pytest_comfyload.report.plan_lines import plan_lines
 from tests.report.html.test_pages import Document
 
 HOSTILE = "</script><img src=x onerror=pwned=1>"
@@ -81,15 +82,30 @@ def _data(page: Path) -> Any:
     return json.loads(found[1])
 
 
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_a_terminal_gets_the_columns_that_fit_and_the_names_of_the_others(width: int) -> None:
+    table = plan_lines(_plan(), width)[2:]
+    head = table[0]
+    assert len(head) <= width
+    for name in ("strategy", "run as", "GPUs", "p95", "people", "$ an image"):
+        assert name in head
+    others = next((line for line in table if line.startswith("(in a wider terminal")), "")
+    assert ("paid÷busy" in head) != ("paid÷busy" in others)
+
+
+def test_without_a_width_all_columns_are_there() -> None:
+    assert plan_lines(_plan())[2].endswith("Wh an image  paid÷busy")
+
+
 def test_it_has_every_part_of_the_plan(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert Document(text).open == []
     for part in (
-        "1 × NVIDIA GeForce RTX 4090, one queue, hold 50 people",
+        "1 × NVIDIA GeForce RTX 4090 (one queue) can serve 50 people",
         "NOT MEASURED",
         "<td>knee of 1 </td>",
         '<td class="n">≥310</td>',
-        '<td class="n">no number does</td>',
+        '<td class="n">no number is enough</td>',
         "unknown: measure one run",
     ):
         assert part in text
