@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pytest_comfyload.capacity.gpus import GpuFile, PublishedFigure, age_of
 from pytest_comfyload.errors import UsageError, nearest
 from pytest_comfyload.metrics.load_plan import Service
+from pytest_comfyload.metrics.units import counted
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.result.outcome import CacheClass, Outcome
 from pytest_comfyload.result.service_times import services_in
@@ -148,7 +149,7 @@ def _of_outcomes(name: str, ran: Sequence[tuple[Outcome, Service | None]], where
     ]
     if len(warm) < LEAST_PROMPTS:
         raise UsageError(
-            f"{where}: {len(warm)} warm prompts of {name}; a plan needs {LEAST_PROMPTS}: run a longer load"
+            f"{where}: {counted(len(warm), 'warm prompt')} of {name}; a plan needs {LEAST_PROMPTS}: run a longer load"
         )
     middle = statistics.median(service.occupied for service in warm)
     images = [len(outcome.results) for outcome, _ in ran if outcome.succeeded]

@@ -16,7 +16,7 @@ from pytest_comfyload.plugin.baselines import SessionIdentity
 from pytest_comfyload.plugin.ci_output import CiOutput
 from pytest_comfyload.plugin.hookspecs import add_extensions, faults_of_extensions
 from pytest_comfyload.plugin.load_tests import FIXTURES, has_loads, requests_any
-from pytest_comfyload.plugin.project import session_project
+from pytest_comfyload.plugin.project import package_error, session_project
 from pytest_comfyload.plugin.repetition import begin_attempt
 from pytest_comfyload.plugin.screen import TerminalWriter
 from pytest_comfyload.plugin.session import COMPARISONS, LOADS, SESSION, LoadSession
@@ -242,6 +242,8 @@ def _report_loads(
 
     item.user_properties[:] = plain(item.user_properties)
     report = yield
+    if report.when == "setup" and report.failed and item.config.get_verbosity() < 2:
+        report.longrepr = package_error(report.longreprtext) or report.longrepr
     if report.when == "call" or (report.when == "setup" and report.failed):
         recorder = item.stash.get(_RECORDER, None) if report.when == "call" else None
         error = call.excinfo.value if call.excinfo is not None else None

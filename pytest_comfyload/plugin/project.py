@@ -7,14 +7,16 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from pytest_comfyload.history.location import STORE, configuration_of, home_of, project_of
 
-__all__ = ["may_have_spools", "package_hint", "refuse_lost_configuration", "session_project"]
+__all__ = ["may_have_spools", "package_error", "package_hint", "refuse_lost_configuration", "session_project"]
 
-# In the traceback of a failed import: the line of an __init__.py, and the error.
+# In the traceback of a failed import: the module, the line of an __init__.py, and the error.
+_MODULE = re.compile(r"ImportError while importing test module '([^'{}]+)'")
 _PACKAGE = re.compile(r"^(?:E +)?\S*__init__\.py:\d+: in <module>$", re.MULTILINE)
 _ERROR = re.compile(r"^(?:E +)+(?:\w+Error: )(.*)$", re.MULTILINE)
 
@@ -63,15 +65,38 @@ def package_hint(config: pytest.Config, errors: Iterable[object]) -> str | None:
         errors: Reports of tests and modules that failed before their tests began.
     """
     for report in errors:
-        text = str(getattr(report, "longreprtext", ""))
-        if "ImportError while importing test module" in text and _PACKAGE.search(text) and _is_ours(config, report):
-            why = [found for found in _ERROR.findall(text) if "importing test module" not in found]
-            said = f" ({why[-1]})" if why else ""
-            return (
-                f"hint: pytest imports the __init__.py around the tests, which fails here{said}. Keep load tests in a "
-                "folder with a pytest.ini and without an __init__.py: `comfyload init` writes one, load_tests"
-            )
+        failure = _package_failure(str(getattr(report, "longreprtext", "")))
+        if failure and _is_ours(config, report):
+            reason = f" ({failure.reason})" if failure.reason else ""
+            return f"hint: pytest imports the __init__.py around the tests, which fails here{reason}. {_KEEP_APART}"
     return None
+
+
+def package_error(text: str) -> str | None:
+    """Return one line instead of the traceback `text`, if it is about the import of the package around a load test."""
+    failure = _package_failure(text)
+    if failure is None:
+        return None
+    reason = f": {failure.reason}" if failure.reason else ""
+    return f"pytest cannot import {failure.file}, the package around this test{reason}. {_KEEP_APART}"
+
+
+_KEEP_APART = (
+    "Keep load tests in a folder with a pytest.ini and without an __init__.py: `comfyload init` writes one, load_tests"
+)
+
+
+class _PackageFailure(NamedTuple):
+    file: str
+    reason: str
+
+
+def _package_failure(text: str) -> _PackageFailure | None:
+    module = _MODULE.search(text)
+    if module is None or not _PACKAGE.search(text):
+        return None
+    why = [found for found in _ERROR.findall(text) if "importing test module" not in found]
+    return _PackageFailure(module[1], why[-1] if why else "")
 
 
 def _is_ours(config: pytest.Config, report: object) -> bool:

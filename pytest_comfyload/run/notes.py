@@ -37,7 +37,7 @@ def guessed_times(fitted: Sequence[FittedPart], *, private: bool) -> tuple[str, 
     more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
     # Private servers are the plugin's own simulators; any other was started by `comfyload simulate`.
     prefix = "--comfyload-" if private else "`comfyload simulate` --"
-    how = f"state them by {prefix}node-time CLASS=SECONDS or take them from a run by {prefix}calibrate RUN"
+    how = f"set them with {prefix}node-time CLASS=SECONDS or take them from a run with {prefix}calibrate RUN"
     return (f"times of {', '.join(classes[:_SHOWN])}{more} are guessed by the simulator; {how}",)
 
 

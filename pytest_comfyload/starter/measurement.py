@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_comfyload.errors import UsageError
+from pytest_comfyload.errors import UsageError, WorkflowError
 from pytest_comfyload.metrics.units import counted, format_duration
 from pytest_comfyload.result.load_result import LoadResult
 from pytest_comfyload.scenario.scenario import Scenario
@@ -65,6 +65,8 @@ def measure(
 
 def _scenario_of(workflow: StarterWorkflow, users: int, iterations: int) -> Scenario:
     arguments: dict[str, Any] = {"inputs": dict(workflow.inputs)} if workflow.inputs else {}
+    if workflow.must_run:
+        arguments["must_run"] = list(workflow.must_run)
     return Scenario.build(
         workflow.path or workflow.source, users=users, iterations=iterations, id=workflow.name, **arguments
     )
@@ -74,7 +76,10 @@ def _measured(
     workflow: StarterWorkflow, run: Callable[[Scenario], LoadResult], users: int, iterations: int
 ) -> Measurement:
     """Run the load; retry once if it is invalid, since this machine may have stalled. Raises: UsageError."""
-    load = run(_scenario_of(workflow, users, iterations))
+    try:
+        load = run(_scenario_of(workflow, users, iterations))
+    except WorkflowError as error:
+        raise UsageError(f"nothing is written: {error}") from None
     if load.invalid_because is not None:
         load = run(_scenario_of(workflow, users, iterations))
     failed = [outcome for outcome in load.all_outcomes if not outcome.succeeded]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -39,6 +40,8 @@ _CI_FILES: Mapping[CiSystem, str] = {
     "gitlab": ".gitlab-ci.yml",
     "jenkins": "Jenkinsfile",
 }
+# Longest line of a suite, as formatters have it by default.
+_LINE = 88
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -56,7 +59,7 @@ def suite_files(
     """Return the text of each file of the suite by name; `url` is None for the simulator or a URL with credentials."""
     suite = _filled(
         "test_load",
-        arguments=", ".join(_arguments(workflow, measured)),
+        arguments=_laid_out(_arguments(workflow, measured)),
         name=workflow.name,
         date=today.isoformat(),
         hardware=survey.hardware,
@@ -75,10 +78,20 @@ def suite_files(
 
 def _arguments(workflow: StarterWorkflow, measured: Measurement) -> Iterator[str]:
     yield f'"{workflow.source}"'
+    # JSON of texts is Python with double quotes.
     if workflow.inputs:
-        yield f"inputs={dict(workflow.inputs)!r}"
+        yield f"inputs={json.dumps(dict(workflow.inputs), ensure_ascii=False)}"
+    if workflow.must_run:
+        yield f"must_run={json.dumps(workflow.must_run, ensure_ascii=False)}"
     yield f"users={measured.users}"
     yield f"iterations={measured.iterations}"
+
+
+def _laid_out(arguments: Iterable[str]) -> str:
+    """Return the arguments of the decorator: on its line if they fit, else one per line."""
+    words = list(arguments)
+    line = ", ".join(words)
+    return line if len(line) <= _LINE - len("@load_scenario()") else "".join(f"\n    {word}," for word in words) + "\n"
 
 
 def _bounds(measured: Measurement) -> dict[str, str]:

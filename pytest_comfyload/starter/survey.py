@@ -13,7 +13,9 @@ from pytest_comfyload.client.address import ServerAddress
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.run.target import unsocketed
 from pytest_comfyload.text import harmless_line
+from pytest_comfyload.workflow.graph import link_of, spots
 from pytest_comfyload.workflow.object_info import ObjectInfo
+from pytest_comfyload.workflow.slots import Slots
 from pytest_comfyload.workflow.workflow import Workflow
 
 __all__ = ["StarterWorkflow", "Survey", "own_workflow", "shipped_workflow", "survey"]
@@ -49,13 +51,15 @@ class StarterWorkflow:
     """Workflow of a first suite.
 
     `source`: its name in the suite, either that of a shipped workflow or of the file that `content` is written to.
-    `path`: where that workflow is now. `inputs`: the inputs that the scenario sets.
+    `path`: where that workflow is now. `inputs`: the inputs that the scenario sets. `must_run`: the node classes that
+    need new input in each prompt, for a workflow whose prompts would all be the same.
     """
 
     source: str
     path: Path | None = None
     content: str | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
+    must_run: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -85,7 +89,18 @@ def own_workflow(path: Path) -> StarterWorkflow:
     """
     workflow = Workflow.load(path, root=Path.cwd())
     content = json.dumps(workflow.graph, indent=2, ensure_ascii=False) + "\n"
-    return StarterWorkflow(f"{StarterWorkflow(path.name).name}.json", path.absolute(), content)
+    name = f"{StarterWorkflow(path.name).name}.json"
+    return StarterWorkflow(name, path.absolute(), content, must_run=_must_run(workflow))
+
+
+def _must_run(workflow: Workflow) -> tuple[str, ...]:
+    """Return the classes that feed the outputs of a workflow without seeds and texts, such as one of image filters."""
+    slots = Slots(workflow.nodes, workflow.kept)
+    if slots.seed_ranges() or slots.positive_texts():
+        return ()
+    links = [(spot.node, source) for spot, value in spots(workflow.graph) if (source := link_of(value)) is not None]
+    feeding = {source for _, source in links}
+    return tuple(sorted({workflow.nodes.class_of(source) for node, source in links if node not in feeding}))
 
 
 def shipped_workflow(checkpoints: Sequence[str]) -> StarterWorkflow:

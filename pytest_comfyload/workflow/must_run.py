@@ -10,12 +10,12 @@ name of a file.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from pytest_comfyload.errors import WorkflowError, nearest
-from pytest_comfyload.workflow.graph import InputRef, NodeGraph, link_of
+from pytest_comfyload.workflow.graph import InputRef, NodeGraph, link_of, spots
 from pytest_comfyload.workflow.slots import Slots
 
 __all__ = ["NewWork", "expect_classes", "new_work", "unsatisfied_message", "with_white_space"]
@@ -108,12 +108,22 @@ def expect_classes(nodes: NodeGraph, classes: Sequence[str], name: str) -> None:
 
 def unsatisfied_message(nodes: NodeGraph, node_id: str) -> str:
     """Return the message about a node that cannot get new input."""
-    class_type = nodes.class_of(node_id)
-    literal = next((name for name, value in nodes.inputs_of(node_id).items() if link_of(value) is None), "input")
     return (
-        f"must_run: nothing that feeds node {node_id} {class_type} can be varied (no seed, text or picture), so its "
-        f"result would come from the cache; give values to draw: inputs={{'{class_type}.{literal}': [..., ...]}}"
+        f"must_run: nothing that feeds node {node_id} {nodes.class_of(node_id)} can be varied (no seed, text or "
+        "picture), so its result would come from the cache; give values to draw: "
+        f"inputs={{'{next(_candidates(nodes, node_id), 'NODE.INPUT')}': [..., ...]}}"
     )
+
+
+def _candidates(nodes: NodeGraph, node_id: str) -> Iterator[str]:
+    """Yield the literal inputs of a node, then the numbers that nodes which feed it have."""
+    for name, value in nodes.inputs_of(node_id).items():
+        if link_of(value) is None:
+            yield f"{nodes.class_of(node_id)}.{name}"
+    feeding = nodes.upstream([node_id])
+    for spot, value in spots(nodes.graph):
+        if spot.node in feeding and isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{nodes.class_of(spot.node)}.{spot.input}"
 
 
 def with_white_space(text: str, rng: random.Random) -> str:

@@ -109,6 +109,41 @@ def test_an_own_workflow_on_a_server(node: Repository, simulator: str) -> None:
     assert simulator in _passing(node.path, "tests/load_tests")
 
 
+_LOAD_TEST = "def test_load(run_load):  # of comfyload\n    pass\n"
+_FILTER = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "comfyload/photo.png"}},
+    "2": {"class_type": "SoftBlur", "inputs": {"image": ["1", 0]}},
+    "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "mine"}},
+}
+
+
+def test_a_workflow_without_a_seed_gets_pictures_that_differ(node: Repository) -> None:
+    (node.path / "blur.json").write_text(json.dumps(_FILTER))
+    _init(node.path, "--workflow", "blur.json", "--simulate")
+    written = (node.path / "load_tests" / "test_blur.py").read_text(encoding="utf-8")
+    assert '@load_scenario("blur.json", must_run=["SoftBlur"], users=2, iterations=5)' in written
+    assert "1 run stored in .comfyload;" in _passing(node.path, "load_tests")
+
+
+def test_a_workflow_that_cannot_be_varied_is_refused_with_an_input_to_draw(node: Repository) -> None:
+    source = {"1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 7}}}
+    (node.path / "blur.json").write_text(json.dumps(_FILTER | source))
+    done = _run(node.path, "comfyload", "init", "--workflow", "blur.json", "--simulate")
+    assert done.returncode == 2
+    assert "nothing is written: must_run: nothing that feeds node 2 SoftBlur can be varied" in done.stderr
+    assert "inputs={'EmptyImage.width': [..., ...]}" in done.stderr
+    assert not (node.path / "load_tests").exists()
+
+
+def test_a_load_test_in_a_package_that_needs_torch_has_no_traceback(node: Repository) -> None:
+    (node.path / "tests" / "test_load.py").write_text(_LOAD_TEST, encoding="utf-8")
+    ran = _run(node.path, "pytest", "tests/test_load.py", *_PLUGINS)
+    (error,) = [line for line in ran.stdout.splitlines() if line.startswith("pytest cannot import ")]
+    assert f"{node.path}/__init__.py, the package around this test: No module named 'torch'. Keep" in error
+    assert len(ran.stdout.splitlines()) < 30
+    assert "importlib" in _run(node.path, "pytest", "-vv", "tests/test_load.py", *_PLUGINS).stdout
+
+
 def test_credentials_are_written_nowhere(tmp_path: Path, simulator: str) -> None:
     done = _init(tmp_path, "--comfyui-url", simulator.replace("http://", "http://ada:sesame@"))
     assert f"credentials are written nowhere: set COMFYUI_URL or COMFYUI_HEADERS for {simulator}" in done.stdout
@@ -132,9 +167,6 @@ def test_in_a_terminal_it_asks(tmp_path: Path, simulator: str) -> None:
     assert "'woodpecker' is not one of github, gitlab, jenkins, none" in done.stderr
 
 
-_LOAD_TEST = "def test_load(run_load):  # of comfyload\n    pass\n"
-
-
 @pytest.mark.parametrize("name", ["ComfyUI-Soft-Blur", "soft_blur"])
 def test_where_pytest_imports_the_node_a_hint_says_what_to_do(node: Repository, name: str) -> None:
     folder = node.path.rename(node.path.with_name(name))
@@ -143,11 +175,10 @@ def test_where_pytest_imports_the_node_a_hint_says_what_to_do(node: Repository, 
     for test, hinted in (("tests/test_load.py", True), ("tests/test_blur.py", False)):
         ran = _run(folder, "pytest", test, *_PLUGINS)
         assert ran.returncode in (1, 2)
-        hints = [line for line in ran.stdout.splitlines() if line.startswith("hint: ")]
+        hints = [line for line in ran.stdout.splitlines() if line.startswith(("hint: ", "pytest cannot import "))]
         assert len(hints) == hinted
-        assert all(
-            "(No module named 'a_module_that_is_missing'). Keep load tests in a folder" in hint for hint in hints
-        )
+        assert all("No module named 'a_module_that_is_missing'" in hint for hint in hints)
+        assert all(hint.endswith(": `comfyload init` writes one, load_tests") for hint in hints)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_too_few_prompts_for_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     store = Store.open(tmp_path / ".comfyload")
     store.add(record_of(load_of(outcome(0.0), run_id="20260131T000001-0123abcd"), Provenance(session="s")))
-    assert "1 warm prompts of" in refusal(*PEOPLE, "--from-run", "latest")
+    assert "1 warm prompt of" in refusal(*PEOPLE, "--from-run", "latest")
 
 
 def test_a_trace_takes_the_place_of_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ def run(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
 def test_guessed_times_are_said_to_be_and_can_be_stated_or_measured(pytester: pytest.Pytester) -> None:
     stated = run(pytester, "--comfyload-node-time=SamplerCustomAdvanced=30", "--comfyload-label=measured")
     stated.assert_outcomes(passed=1)
-    stated.stdout.fnmatch_lines(["*note: times of EmptySD3LatentImage, *guessed by the simulator; state them by *"])
+    stated.stdout.fnmatch_lines(["*note: times of EmptySD3LatentImage, *guessed by the simulator; set them with *"])
     stated.stdout.no_fnmatch_line("*SamplerCustomAdvanced*are guessed by*")
     calibrated = run(pytester, "--comfyload-calibrate=measured")
     calibrated.assert_outcomes(passed=1)

@@ -215,6 +215,6 @@ def test_times_that_a_simulator_guesses_are_noted(tmp_path: Path) -> None:
     assert load.success_rate == 100
     assert (
         "times of MysteryImage are guessed by the simulator; "
-        "state them by `comfyload simulate` --node-time CLASS=SECONDS "
-        "or take them from a run by `comfyload simulate` --calibrate RUN"
+        "set them with `comfyload simulate` --node-time CLASS=SECONDS "
+        "or take them from a run with `comfyload simulate` --calibrate RUN"
     ) in load.facts.notes
