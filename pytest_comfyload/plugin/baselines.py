@@ -153,7 +153,7 @@ class RunPast:
         from pytest_comfyload.metrics.regression import FEWEST
 
         sessions = compared.gate.comparison.baseline
-        few = f" Baseline sessions: {sessions}, and a failure takes {FEWEST}." if 0 < sessions < FEWEST else ""
+        few = f" Baseline sessions: {sessions}; a failure needs {FEWEST}." if 0 < sessions < FEWEST else ""
         sentence = f"no baseline to judge {compared.gate.metric.title} by: {compared.sentence()}{few}"
         return "\n".join((sentence, *self.provenance.notes))
 

@@ -144,8 +144,8 @@ def expect_no_regression(loads: list[LoadResult], *, allow_no_baseline: bool) ->
 
 
 _WITHOUT_BASELINE = (
-    "The run is kept, and counts for the next ones; `comfyload baseline` makes a baseline at once, and "
-    "--comfyload-allow-no-baseline lets a test pass that has none."
+    "The run is stored, as a baseline for later ones. `comfyload baseline` makes a baseline right away, and "
+    "--comfyload-allow-no-baseline passes tests that have none."
 )
 
 

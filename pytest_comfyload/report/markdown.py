@@ -134,7 +134,8 @@ def _top(slos: Sequence[_SloRow], runs: Iterable[dict[str, Any]], tests_failed: 
     parts += [f"{counted(states[name], 'run')} {name}" for name in _SUSPECT if states[name]]
     parts += [f"{counted(tests_failed, 'test')} failed"] if tests_failed else []
     counts = f"Load tests: {'; '.join(parts)}"
-    if overview is None:
+    # A failure that the overview knows nothing about, such as a missing baseline, is not hidden behind its good news.
+    if overview is None or (failed and level != "bad"):
         return f"{icon} {counts}\n"
     details = "".join(f"- {in_text(each)}\n" for each in overview.headline.details)
     return f"{icon} {in_text(overview.headline.sentence)}\n\n{details}\n{counts}\n"

@@ -74,7 +74,7 @@ class _Paired(Estimate):
     def doubt(self, claim: Threshold) -> Inconclusive:
         found = self._found
         if found.pairs < FEWEST_PAIRS:
-            few = f"{found.pairs} pairs are too few for a verdict, which takes {FEWEST_PAIRS}"
+            few = f"{found.pairs} pairs are too few for a verdict, which needs {FEWEST_PAIRS}"
             return Inconclusive(few, f"{FEWEST_PAIRS} pairs", few=True)
         room = abs(math.log(claim.bound / claim.value)) if claim.bound > 0 else math.inf
         reach = abs(math.log((found.upper if claim.caps else found.lower) / found.value))

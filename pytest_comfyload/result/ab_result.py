@@ -126,7 +126,7 @@ class ABResult:
             case RegressionVerdict.UNCHANGED:
                 return f"No difference between A and B: {ratio}; a change of 5 % would have been seen."
         if found.pairs < FEWEST_PAIRS:
-            return f"{ratio}; {found.pairs} pairs are too few for a verdict, which takes {FEWEST_PAIRS}."
+            return f"{ratio}; {found.pairs} pairs are too few for a verdict, which needs {FEWEST_PAIRS}."
         return f"{ratio}; limit 5 %: more pairs are needed for a verdict."
 
     @functools.cached_property

@@ -234,7 +234,7 @@ class ReplayEstimate(Estimate):
                 f"{self._n} prompts at once are too few for {what}; reruns would settle it", "reruns", few=True
             )
         return Inconclusive(
-            f"{self._n} prompts are too few for {what}, which takes {least}", f"{least} prompts", few=True
+            f"{self._n} prompts are too few for {what}, which needs {least}", f"{least} prompts", few=True
         )
 
     def _replay(self, claim: Threshold) -> str:

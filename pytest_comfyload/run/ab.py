@@ -150,7 +150,7 @@ def _announcement(sides: ABSides, labels: tuple[str, str] | None) -> str:
     servers = dict(zip(SIDES, labels, strict=True)) if labels else {}
     parts += [f"{side}: {_told(sides.own[side], servers.get(side))}" for side in SIDES]
     if sides.pairs < FEWEST_PAIRS:
-        parts.append(f"always inconclusive: {sides.pairs} pairs are too few for a verdict, which takes {FEWEST_PAIRS}")
+        parts.append(f"always inconclusive: {sides.pairs} pairs are too few for a verdict, which needs {FEWEST_PAIRS}")
     return "; ".join(parts)
 
 

@@ -78,7 +78,7 @@ def test_two_servers_and_the_duration_before_it_begins(suite: Suite) -> None:
             r"comfyload: mine: pair 1 of 2: generation_time\.p50 A [\d.]+ s, B [\d.]+ s; about \d+ s left",
             r"  changed: servers http://127.* → http://127.*",
             r"SLO unsupported: generation_time\.ratio .*",
-            r".*2 pairs are too few for a verdict, which takes 7\.",
+            r".*2 pairs are too few for a verdict, which needs 7\.",
         ]
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import re
 from typing import Any
@@ -13,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from pytest_comfyload.report.github import Section, code, fenced, fitted, in_text
 from pytest_comfyload.report.html.content import Content
-from pytest_comfyload.report.html.overview import Overview
+from pytest_comfyload.report.html.overview import Headline, Overview
 from pytest_comfyload.report.markdown import COMMENT_SIZE, MARK, ComparedTest, blocks, summary_markdown
 from pytest_comfyload.report.slo_table import TestSummary
 from pytest_comfyload.result.checks import Check
@@ -69,6 +70,14 @@ def test_the_headline_is_that_of_the_reports_first_screen(overview: Overview) ->
     assert '<a href="https://host/r/index.html">Report</a>' in MARKDOWN.render(page)
     # A session that passed does not hide that the newest commit is broken.
     assert summary_markdown([_summary(MET)], overview=overview).splitlines()[1].startswith("### ❌ ")
+
+
+def test_a_failure_is_not_under_the_headline_of_a_report_without_one(overview: Overview) -> None:
+    headline = Headline("good", "0123456789: nothing broken, nothing slower.", ())
+    good = dataclasses.replace(overview, headline=headline)
+    assert _headline(_summary(MET), overview=good) == "✅ 0123456789: nothing broken, nothing slower."
+    failed = _headline(_summary(MET), overview=good, tests_failed=1)
+    assert failed == "❌ Load tests: 1 SLO held; 1 test failed"
 
 
 def test_each_scenario_has_its_last_runs_drawn_as_text(overview: Overview) -> None:

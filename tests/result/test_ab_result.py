@@ -61,7 +61,7 @@ def test_one_verdict_in_one_sentence(slowdown: float, verdict: RegressionVerdict
 def test_few_pairs_decide_nothing() -> None:
     ab = _ab(2.0, pairs=3)
     assert ab.verdict is RegressionVerdict.INCONCLUSIVE
-    assert ab.sentence().endswith("3 pairs are too few for a verdict, which takes 7.")
+    assert ab.sentence().endswith("3 pairs are too few for a verdict, which needs 7.")
 
 
 def test_a_ratio_is_a_metric_with_its_interval() -> None:
@@ -125,7 +125,7 @@ def test_what_a_ratio_stands_on(bound: float, verdict: str, settled_by: str | No
 def test_a_ratio_of_few_pairs_is_unsupported() -> None:
     judgement = judge(ABFigure("x", "s", (1.0, 1.0, 1.1), (1.0, 1.1, 1.0)).ratio, "<", 1.05)
     assert judgement.verdict == "unsupported"
-    assert judgement.sentence == "1 < 1.05, but 3 pairs are too few for a verdict, which takes 7."
+    assert judgement.sentence == "1 < 1.05, but 3 pairs are too few for a verdict, which needs 7."
     assert judgement.settled_by == "7 pairs"
 
 

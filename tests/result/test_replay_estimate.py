@@ -100,10 +100,10 @@ def test_an_overloaded_server_is_a_ramp_as_well() -> None:
 def test_too_few_prompts() -> None:
     load = of_users(5, 3, steady)
     assert judge(load.total_time.p95, "<", 60).sentence == (
-        "10 s < 60 s, but 15 prompts are too few for P95, which takes 59."
+        "10 s < 60 s, but 15 prompts are too few for P95, which needs 59."
     )
     assert judge(load.queue_time.mean, "<", 60).sentence == (
-        "6.67 s < 60 s, but 15 prompts are too few for a mean, which takes 30."
+        "6.67 s < 60 s, but 15 prompts are too few for a mean, which needs 30."
     )
     assert judge(load.total_time.p95, "<", 60).verdict == "unsupported"
     assert judge(load.total_time.p50, "<", 60).verdict == "pass"  # five prompts are enough

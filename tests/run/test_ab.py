@@ -163,7 +163,7 @@ def test_a_long_comparison_says_so_before_it_begins() -> None:
     with pytest.raises(AssertionError, match="nothing may run"):
         _refused(say=lines.append, duration="10m", pairs=6)
     assert "; 2 h and the warm-ups; A: " in lines[0]
-    assert lines[0].endswith("always inconclusive: 6 pairs are too few for a verdict, which takes 7")
+    assert lines[0].endswith("always inconclusive: 6 pairs are too few for a verdict, which needs 7")
 
 
 def test_a_workflow_of_ones_own_takes_the_place_of_the_common_one() -> None:
