@@ -12,11 +12,14 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 import yaml
 from declared import command_options, plugin_options
 
+from pytest_comfyload.cli import app
 from pytest_comfyload.launch.simulator import SimulatorProcess
 from tests.docs.blocks import PAGES, ROOT, Block, all_blocks, blocks_of
 from tests.docs.page_run import PageRun, environ_of, is_printed
@@ -138,6 +141,8 @@ def test_python_compiles(block: Block) -> None:
 def test_commands_and_options_exist_wherever_they_are_named() -> None:
     """In prose, in tables and in blocks, including those that are not run."""
     commands = {name: set(_OPTION.findall(" ".join(usages))) for name, usages in command_options().items()}
+    group: Any = typer.main.get_command(app)
+    before_any_command = {option for each in group.params for option in each.opts}
     ours = {*plugin_options(), *(option for options in commands.values() for option in options)}
     wrong = []
     for page in PAGES:
@@ -151,7 +156,9 @@ def test_commands_and_options_exist_wherever_they_are_named() -> None:
                     for option in _OPTION.findall(rest)
                     if option not in commands[name] and not passed_on
                 ]
-            elif re.search(rf"`comfyload {name}\b|^\$ comfyload {name}\b", text, re.MULTILINE):
+            elif name not in before_any_command and re.search(
+                rf"`comfyload {name}\b|^\$ comfyload {name}\b", text, re.MULTILINE
+            ):
                 wrong.append(f"{page.name}: comfyload {name}")
     assert wrong == []
 
