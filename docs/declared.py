@@ -55,6 +55,10 @@ RETURNED = (
 )
 
 
+# Classes that extensions construct; fixtures and results give tests the objects of the others.
+CONSTRUCTED = ("CustomMetric", "GpuReading")
+
+
 def plugin_options() -> dict[str, dict[str, Any]]:
     """Return the options that the plugin declares to pytest: by name, the arguments of `addoption`."""
     declared: dict[str, dict[str, Any]] = {}
@@ -194,7 +198,9 @@ def _returned() -> Lines:
 def _documented(module: str, name: str) -> Lines:
     kind = "class" if inspect.isclass(getattr(import_module(module), name)) else "function"
     yield from ("```{eval-rst}", f".. auto{kind}:: {module}.{name}")
-    yield from ("   :members:", "   :inherited-members: tuple, float, int, dict") if kind == "class" else ()
+    if kind == "class":
+        hidden = "__new__" if name in CONSTRUCTED else "__new__, __init__"
+        yield from ("   :members:", "   :inherited-members: tuple, float, int, dict", f"   :exclude-members: {hidden}")
     yield from ("```", "")
 
 

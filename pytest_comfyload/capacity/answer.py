@@ -74,7 +74,7 @@ class Capacity:
 
     @property
     def unit(self) -> str:
-        """The unit of the three figures: prompts/min, users or people."""
+        """Unit of the three figures, which is prompts/min, users or people."""
         return self.value.unit
 
     def sentence(self) -> str:
