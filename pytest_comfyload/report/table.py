@@ -93,7 +93,7 @@ def _parts(plain: str, first: int, later: int) -> list[tuple[int, int]]:
             fits = cell_len(word[0]) <= later
             cut = end if fits and end > begin else _cut(plain, begin, max(begin, word.start()), word.end(), room)
             if cut is None:
-                cut = end if end > begin else begin + max(1, room)
+                cut = end if end > begin else _filled(plain, begin, room)
             parts.append((begin, cut))
             begin = word.start() if cut <= word.start() else cut
         end = word.end()
@@ -105,6 +105,14 @@ def _cut(plain: str, begin: int, word: int, end: int, room: int) -> int | None:
     places = (found.start() for found in _WITHIN.finditer(plain, word + 1, end))
     fitting = [place for place in places if cell_len(plain[begin:place]) <= room]
     return fitting[-1] if fitting else None
+
+
+def _filled(plain: str, begin: int, room: int) -> int:
+    """Return the end of the longest part from `begin` that fits in `room` columns; at least one character."""
+    end, cells = begin, 0
+    while end < len(plain) and (cells := cells + cell_len(plain[end])) <= room:
+        end += 1
+    return max(end, begin + 1)
 
 
 def rendered(lines: Iterable[Text | str], *, color: bool, width: int) -> list[str]:

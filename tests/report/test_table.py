@@ -29,6 +29,7 @@ def test_a_line_breaks_between_words_and_keeps_a_figure_with_its_unit() -> None:
         ("tests/test_it.py::TestIt::test_it[a-5]", ["tests/test_it.py::", "TestIt::test_it[a-", "5]"]),
         ("CheckpointLoaderSimpleWithName", ["CheckpointLoader", "SimpleWithName"]),
         ("x" * 20, ["x" * 18, "xx"]),
+        ("x" + "日" * 10, ["x" + "日" * 8, "日日"]),
         ("note: /tmp/a_long_path/of_a_folder is", ["note: /tmp/a_long_", "path/of_a_folder", "is"]),
         ("a short_word and", ["a short_word and"]),
         ("some words short_word", ["some words", "short_word"]),
