@@ -6,12 +6,12 @@ import io
 import os
 import sys
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+import pytest_comfyload
 from pytest_comfyload.cli.ab import ab
 from pytest_comfyload.cli.baseline import baseline
 from pytest_comfyload.cli.compare import accept, compare
@@ -40,7 +40,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"pytest-comfyload {version('pytest-comfyload')}")
+        typer.echo(f"pytest-comfyload {pytest_comfyload.__version__}")
         raise typer.Exit
 
 

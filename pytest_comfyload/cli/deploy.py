@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pytest_comfyload.cli.options import HeaderFiles, addresses, one_address
+from pytest_comfyload.cli.options import HeaderFiles, address_groups, only
 from pytest_comfyload.cli.output import echo, echo_json
 
 if TYPE_CHECKING:
@@ -122,11 +122,11 @@ def doctor(
     from pytest_comfyload.deploy.examined import ComposeFile, Deployment
     from pytest_comfyload.workflow.workflow import Workflow
 
-    front = one_address(url, header_files or (), others=worker or ())
+    fronts, workers = address_groups([url], worker or (), header_files=header_files or ())
     examined = Doctor(
         Deployment(
-            front=front,
-            workers=addresses(worker or (), header_files or (), others=[url]),
+            front=only(fronts),
+            workers=workers,
             stack=None if stack is None else ComposeFile.read(stack),
             workflow=None if workflow is None else Workflow.load(workflow, root=Path.cwd()),
             prometheus=_one(prometheus),

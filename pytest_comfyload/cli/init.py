@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from pytest_comfyload.cli.loads import RunKeeper, interruptible
-from pytest_comfyload.cli.options import HeaderFiles, one_address
+from pytest_comfyload.cli.options import HeaderFiles, addresses, only
 from pytest_comfyload.cli.output import echo
 from pytest_comfyload.errors import UsageError
 from pytest_comfyload.history.location import project_of, shown_from
@@ -120,7 +120,7 @@ class _Plan:
         suite = self.folder / SUITE
         written: list[WrittenFile] = []
         tests = sorted(suite.glob("test_*.py"))
-        address = one_address(url, header_files) if url else None
+        address = only(addresses([url], header_files)) if url else None
         if tests:
             echo(f"{self._shown(tests[0])} already exists: nothing is measured, and the suite is left as it is")
         else:

@@ -24,10 +24,11 @@ __all__ = [
     "Label",
     "StoreOption",
     "Test",
+    "address_groups",
     "addresses",
     "chosen",
     "look_period",
-    "one_address",
+    "only",
     "open_store",
     "reading",
     "warn_of_skipped",
@@ -127,26 +128,23 @@ def look_period(interval: str) -> float:
     return period
 
 
-def addresses(
-    urls: Sequence[str], header_files: Sequence[str], *, others: Sequence[str] = ()
-) -> tuple[ServerAddress, ...]:
-    """Return the servers without duplicates, with the headers from the environment and from the files.
+def addresses(urls: Sequence[str], header_files: Sequence[str]) -> tuple[ServerAddress, ...]:
+    """Return each server once, with the headers of the environment and of the files. Raises: UsageError."""
+    return address_groups(urls, header_files=header_files)[0]
 
-    Args:
-        others: URLs of further servers that a header file may name.
 
-    Raises: UsageError.
-    """
+def address_groups(*groups: Sequence[str], header_files: Sequence[str]) -> tuple[tuple[ServerAddress, ...], ...]:
+    """Return the servers of each group of URLs; a header file may name one of any group. Raises: UsageError."""
     from pytest_comfyload.client.address import server_addresses
 
-    # Commas separate servers, too, as when pytest reads COMFYUI_URL.
-    named, further = ([url for text in texts for url in text.replace(",", " ").split()] for texts in (urls, others))
-    return server_addresses(named, header_files, os.environ.get("COMFYUI_HEADERS", ""), others=further)
+    # As pytest reads COMFYUI_URL: commas separate servers, too.
+    named = [[url for text in texts for url in text.replace(",", " ").split()] for texts in groups]
+    return server_addresses(*named, header_files=header_files, header_lines=os.environ.get("COMFYUI_HEADERS", ""))
 
 
-def one_address(url: str, header_files: Sequence[str], *, others: Sequence[str] = ()) -> ServerAddress:
-    """Return the only server. Raises: UsageError unless exactly one is given."""
-    found = addresses([url], header_files, others=others)
-    if len(found) != 1:
-        raise UsageError(f"{len(found)} servers are named, this command takes one: {', '.join(s.url for s in found)}")
-    return found[0]
+def only(servers: Sequence[ServerAddress]) -> ServerAddress:
+    """Return the server of a command that takes one. Raises: UsageError."""
+    if len(servers) != 1:
+        names = ", ".join(server.url for server in servers)
+        raise UsageError(f"{len(servers)} servers are named, this command takes one: {names}")
+    return servers[0]

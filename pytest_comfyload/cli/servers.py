@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from pytest_comfyload.cli.options import HeaderFiles, one_address, open_store, warn_of_skipped
+from pytest_comfyload.cli.options import HeaderFiles, addresses, only, open_store, warn_of_skipped
 from pytest_comfyload.cli.output import echo, echo_json
 from pytest_comfyload.errors import NotComfyUI, UsageError
 
@@ -74,7 +74,7 @@ def record_nodes(
     """Print the node classes of a server, for `comfyload simulate --object-info FILE`."""
     from pytest_comfyload.run.target import unsocketed
 
-    address = one_address(url, header_files or ())
+    address = only(addresses([url], header_files or ()))
 
     async def asked() -> object:
         async with unsocketed(address) as client:

@@ -91,30 +91,32 @@ def parse_headers(lines: str, source: str) -> dict[str, str]:
 
 
 def server_addresses(
-    urls: Sequence[str], header_files: Iterable[str] = (), header_lines: str = "", *, others: Sequence[str] = ()
-) -> tuple[ServerAddress, ...]:
-    """Return the address of each server once, with its headers.
+    *groups: Sequence[str], header_files: Iterable[str] = (), header_lines: str = ""
+) -> tuple[tuple[ServerAddress, ...], ...]:
+    """Return each server of each group of URLs once, with the headers that it gets. Each file is read once.
 
     Args:
-        urls: URLs of the servers.
+        groups: URLs; a header file may name a server of any group.
         header_files: `FILE` for every server, `URL=FILE` for one.
         header_lines: `Name: value` lines for every server, the value of COMFYUI_HEADERS.
-        others: URLs of further servers, which a header file may also name.
 
     Raises: UsageError.
     """
-    servers = {server.url: server for server in map(ServerAddress.parse, urls)}
+    parsed = [{server.url: server for server in map(ServerAddress.parse, urls)} for urls in groups]
     headers: dict[str | None, dict[str, str]] = {None: parse_headers(header_lines, "COMFYUI_HEADERS")}
     for url, lines in map(_read_header_file, header_files):
         headers[url] = {**headers.get(url, {}), **lines}
-    known = {**servers, **{server.url: server for server in map(ServerAddress.parse, others)}}
+    known = {url: None for servers in parsed for url in servers}
     if unknown := [url for url in headers if url is not None and url not in known]:
         raise UsageError(
             f"--comfyui-header-file names {unknown[0]}, which is not one of the servers: {', '.join(known)}"
         )
     return tuple(
-        replace(server, headers={**server.headers, **headers[None], **headers.get(url, {})})
-        for url, server in servers.items()
+        tuple(
+            replace(server, headers={**server.headers, **headers[None], **headers.get(url, {})})
+            for url, server in servers.items()
+        )
+        for servers in parsed
     )
 
 

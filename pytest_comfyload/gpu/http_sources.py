@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -119,7 +120,7 @@ class Poller:
             keep(GpuSample(self._server, card.gpu, time, span, **card.values))
 
 
-class _PolledSource:
+class _PolledSource(ABC):
     """A source whose cards are read again and again; `period` is real seconds, `what` names it in messages."""
 
     def __init__(self, server: str, what: str, period: float) -> None:
@@ -140,9 +141,9 @@ class _PolledSource:
         async with self._reading() as read:
             return await read()
 
+    @abstractmethod
     def _reading(self) -> contextlib.AbstractAsyncContextManager[Read]:
         """Open what the cards are read from."""
-        raise NotImplementedError
 
 
 class MetricsSource(_PolledSource):

@@ -43,8 +43,7 @@ def addresses(
     from pytest_comfyload.client.address import server_addresses
 
     files, lines = value_of(config, "--comfyui-header-file"), environ.get("COMFYUI_HEADERS", "")
-    servers = server_addresses(urls, files, lines, others=worker_urls)
-    workers = server_addresses(worker_urls, files, lines, others=urls)
+    servers, workers = server_addresses(urls, worker_urls, header_files=files, header_lines=lines)
     if both := {server.url for server in servers} & {worker.url for worker in workers}:
         raise UsageError(
             f"{min(both)} is a --comfyui-url and a --comfyui-worker; no load goes to a worker: name it once"

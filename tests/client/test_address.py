@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import pickle
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_a_query_of_what_is_no_address_is_not_repeated(text: str) -> None:
         ServerAddress.parse(text)
     assert "s3cret" not in str(caught.value)
     with pytest.raises(UsageError, match="name the server without a query") as caught:
-        server_addresses(["http://gpu1"], ["http://gpu1?token=s3cret"])
+        server_addresses(["http://gpu1"], header_files=["http://gpu1?token=s3cret"])
     assert "s3cret" not in str(caught.value)
 
 
@@ -137,9 +138,9 @@ def test_header_files(tmp_path: Path) -> None:
     path = tmp_path / "headers.txt"
     path.write_text("X-Api-Key: t0ken\n", encoding="utf-8")
     servers = ["http://gpu1:8188/", "http://gpu2:8188"]
-    for_all = server_addresses(servers, [str(path)], "X-Team: a\nX-Api-Key: older")
+    (for_all,) = server_addresses(servers, header_files=[str(path)], header_lines="X-Team: a\nX-Api-Key: older")
     assert [each.headers for each in for_all] == [{"X-Team": "a", "X-Api-Key": "t0ken"}] * 2
-    for_one = server_addresses([*servers, "http://gpu1:8188"], [f"http://u:p@gpu1:8188/={path}"])
+    (for_one,) = server_addresses([*servers, "http://gpu1:8188"], header_files=[f"http://u:p@gpu1:8188/={path}"])
     assert [each.headers for each in for_one] == [{"X-Api-Key": "t0ken"}, {}]
 
 
@@ -149,20 +150,32 @@ def test_a_header_file_names_a_server_or_another_known_one(tmp_path: Path) -> No
     with pytest.raises(
         UsageError, match=r"names http://gpu3, which is not one of the servers: http://gpu1, http://gpu2"
     ):
-        server_addresses(["http://gpu1"], [f"http://gpu3={path}"], others=["http://gpu2"])
-    (server,) = server_addresses(["http://gpu1"], [f"http://gpu2={path}"], others=["http://gpu2"])
-    assert server.headers == {}
+        server_addresses(["http://gpu1"], ["http://gpu2"], header_files=[f"http://gpu3={path}"])
+    (first,), (second,) = server_addresses(["http://gpu1"], ["http://gpu2"], header_files=[f"http://gpu2={path}"])
+    assert (first.headers, second.headers) == ({}, {"X-Api-Key": "t0ken"})
+
+
+def test_a_header_file_is_read_once() -> None:
+    """`--comfyui-header-file <(command)` names a pipe, which is empty when it is read again."""
+    read, write = os.pipe()
+    os.write(write, b"X-Api-Key: t0ken\n")
+    os.close(write)
+    try:
+        groups = server_addresses(["http://gpu1"], ["http://gpu2"], header_files=[f"/dev/fd/{read}"])
+    finally:
+        os.close(read)
+    assert [server.headers for servers in groups for server in servers] == [{"X-Api-Key": "t0ken"}] * 2
 
 
 def test_header_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read: No such file"):
-        server_addresses([], [str(tmp_path / "missing")])
+        server_addresses(header_files=[str(tmp_path / "missing")])
     (tmp_path / "latin").write_bytes(b"X: \xff")
     with pytest.raises(UsageError, match="cannot be read: not UTF-8"):
-        server_addresses([], [str(tmp_path / "latin")])
+        server_addresses(header_files=[str(tmp_path / "latin")])
 
 
 def test_a_header_file_that_is_a_url_hides_its_password() -> None:
     with pytest.raises(UsageError) as caught:
-        server_addresses([], ["http://anna:s3cret@gpu1:8188"])
+        server_addresses(header_files=["http://anna:s3cret@gpu1:8188"])
     assert "s3cret" not in str(caught.value)
