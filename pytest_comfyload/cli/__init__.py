@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-import pytest_comfyload
 from pytest_comfyload.cli.ab import ab
 from pytest_comfyload.cli.baseline import baseline
 from pytest_comfyload.cli.compare import accept, compare
@@ -40,7 +39,9 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"pytest-comfyload {pytest_comfyload.__version__}")
+        from importlib.metadata import version
+
+        typer.echo(f"pytest-comfyload {version('pytest-comfyload')}")
         raise typer.Exit
 
 
